@@ -1,0 +1,444 @@
+/* The way to the machine and back: committed entries and released queries into batches, in order;
+ * results to those who wait.
+ *
+ * Invariant: entries are handed out in index order, each once; a tag takes effect once (sessions);
+ * a query's item stands behind every entry that it must see. */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/assert.h"
+#include "base/memory.h"
+#include "node/internal.h"
+#include "wire/line.h"
+#include "wire/scan.h"
+
+#define COMMAND_TOKEN (1ULL << 63) /* with a sequence number; without: a query's slot + 1 */
+#define NO_SLOT UINT32_MAX
+
+static struct apply_batch *filling(struct node *node) {
+    struct applies *applies = &node->applies;
+    if (applies->filling == NULL) {
+        applies->filling = applies->spare != NULL ? applies->spare : apply_batch_new();
+        applies->spare = NULL;
+    }
+    return applies->filling;
+}
+
+bool apply_has_room(const struct node *node) {
+    const struct apply_batch *batch = node->applies.filling;
+    return batch == NULL || (batch->count < APPLY_BATCH_ITEMS_MAX &&
+                             batch->input.size < APPLY_BATCH_BYTES_MAX);
+}
+
+static struct apply_item *add_item(struct node *node, enum apply_kind kind,
+                                   struct span input) {
+    struct apply_item *item = apply_batch_add(filling(node), kind, input);
+    item->index = node->applies.handed;
+    item->term = raft_term_at(node->raft, node->applies.handed);
+    item->time_ms = node->applies.handed_time_ms;
+    return item;
+}
+
+void apply_clear(struct node *node) {
+    struct applies *applies = &node->applies;
+    for (uint32_t i = 0; i < applies->slot_count; i++) {
+        if (applies->slots[i].used) {
+            caller_drop(&applies->slots[i].caller);
+        }
+    }
+    memory_free(applies->slots);
+    apply_batch_free(applies->filling);
+    apply_batch_free(applies->spare);
+    while (applies->ready != NULL) {
+        struct apply_batch *next = applies->ready->next;
+        apply_batch_free(applies->ready);
+        applies->ready = next;
+    }
+    *applies = (struct applies){.slot_free = NO_SLOT};
+}
+
+/* --- queries ------------------------------------------------------------------------------------------ */
+static uint32_t take_slot(struct applies *applies) {
+    if (applies->slot_free == NO_SLOT) {
+        uint32_t before = applies->slot_count;
+        uint32_t count = before == 0 ? 64 : before * 2;
+        struct query_slot *slots = memory_must_alloc_zero(count * sizeof(*slots));
+        for (uint32_t i = 0; i < before; i++) {
+            slots[i] = applies->slots[i];
+            caller_move(&slots[i].caller, &applies->slots[i].caller);
+        }
+        for (uint32_t i = count; i > before; i--) {
+            slots[i - 1].next_free = applies->slot_free;
+            applies->slot_free = i - 1;
+        }
+        memory_free(applies->slots);
+        applies->slots = slots;
+        applies->slot_count = count;
+    }
+    uint32_t slot = applies->slot_free;
+    applies->slot_free = applies->slots[slot].next_free;
+    applies->slots_used++;
+    return slot;
+}
+
+void apply_query(struct node *node, enum apply_kind kind, struct caller *caller,
+                 struct span input) {
+    struct applies *applies = &node->applies;
+    uint32_t slot = take_slot(applies);
+    struct query_slot *place = &applies->slots[slot];
+    place->used = true;
+    place->deadline_ms = node->now_ms + node->request_timeout_ms;
+    caller_move(&place->caller, caller);
+    struct apply_item *item = add_item(node, kind, input);
+    item->wants_output = true;
+    item->token = slot + 1;
+}
+
+void apply_expire(struct node *node) {
+    struct applies *applies = &node->applies;
+    for (uint32_t i = 0; i < applies->slot_count; i++) {
+        struct query_slot *slot = &applies->slots[i];
+        if (slot->used && node->now_ms >= slot->deadline_ms) {
+            caller_refuse(node, &slot->caller, RPC_OVERLOADED, "not_applied",
+                          "the machine did not answer in time");
+        }
+    }
+}
+
+/* --- commands ------------------------------------------------------------------------------------------ */
+static struct entry_tag *find_session(struct applies *applies, uint64_t server) {
+    for (uint32_t i = 0; i < applies->session_count; i++) {
+        if (applies->sessions[i].node == server) {
+            return &applies->sessions[i];
+        }
+    }
+    return NULL;
+}
+
+/* Whether a tag takes effect here and now; a function of the log alone, so the same everywhere. */
+static bool session_accepts(struct node *node, const struct entry *entry) {
+    struct applies *applies = &node->applies;
+    const struct cluster *cluster = members_at(node, entry->index);
+    struct entry_tag *session = find_session(applies, entry->tag.node);
+    if (cluster == NULL || raft_configuration_find(&cluster->raft, entry->tag.node) == NULL) {
+        return false; /* of a server that was removed: its tags are forgotten */
+    }
+    if (session == NULL) {
+        ASSERT(applies->session_count < SESSIONS_MAX);
+        applies->sessions[applies->session_count++] = entry->tag;
+        return true;
+    }
+    bool later = entry->tag.incarnation > session->incarnation ||
+                 (entry->tag.incarnation == session->incarnation &&
+                  entry->tag.sequence > session->sequence);
+    if (later) {
+        *session = entry->tag;
+    }
+    return later;
+}
+
+/* A configuration takes effect for the sessions too: those of removed servers go. */
+static void prune_sessions(struct node *node, uint64_t index) {
+    struct applies *applies = &node->applies;
+    const struct cluster *cluster = members_at(node, index);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < applies->session_count; i++) {
+        if (cluster != NULL &&
+            raft_configuration_find(&cluster->raft, applies->sessions[i].node) != NULL) {
+            applies->sessions[kept++] = applies->sessions[i];
+        }
+    }
+    applies->session_count = kept;
+}
+
+void apply_load_sessions(struct node *node, const struct snapshot_header *header) {
+    struct applies *applies = &node->applies;
+    memcpy(applies->sessions, header->sessions,
+           header->session_count * sizeof(struct entry_tag));
+    applies->session_count = header->session_count;
+}
+
+static bool is_ours(const struct node *node, const struct entry_tag *tag) {
+    return tag->node == node->meta.node_id && tag->incarnation == node->meta.incarnation;
+}
+
+static void hand_command(struct node *node, const struct entry *entry) {
+    uint64_t sequence = entry->tag.sequence;
+    struct pending *pending = is_ours(node, &entry->tag) ? pending_peek(node, sequence) : NULL;
+    if (!session_accepts(node, entry)) {
+        if (pending != NULL && !pending->handed) {
+            pending_again(node, sequence); /* overtaken by a later tag: certainly not applied */
+        }
+        return;
+    }
+    struct apply_item *item = add_item(node, APPLY_COMMAND, entry->body);
+    item->index = entry->index;
+    item->term = entry->term;
+    item->time_ms = entry->time_ms;
+    if (pending != NULL) {
+        pending->handed = true;
+        item->wants_output = pending->caller.conn != NULL;
+        item->token = COMMAND_TOKEN | sequence;
+    }
+}
+
+static bool hand_line(struct node *node, struct span line) {
+    struct applies *applies = &node->applies;
+    struct entry entry;
+    struct span body;
+    if (entry_parse(line, &entry) != STATUS_OK || entry.index != applies->handed + 1 ||
+        line_peek_crc(line, &body, &applies->handed_crc) != STATUS_OK) {
+        node_fail(node, STATUS_CORRUPT, "a log line that was read back is not what was written");
+        return false;
+    }
+    applies->handed = entry.index;
+    applies->handed_time_ms = entry.time_ms;
+    if (entry.kind == ENTRY_COMMAND) {
+        hand_command(node, &entry);
+    } else if (entry.kind == ENTRY_CONFIGURATION) {
+        prune_sessions(node, entry.index);
+    }
+    return true;
+}
+
+static void read_back(struct node *node, uint64_t first) {
+    if (node->applies.reading) {
+        return;
+    }
+    struct job *job = job_new(JOB_READ);
+    job->first = first;
+    job->last = node->entries.first - 1 < node->state.commit_index ? node->entries.first - 1
+                                                                   : node->state.commit_index;
+    node->applies.reading = true;
+    node_push_job(node, job);
+}
+
+void apply_advance(struct node *node) {
+    struct applies *applies = &node->applies;
+    while (!applies->restoring && !node->stopped && applies->handed < node->state.commit_index &&
+           apply_has_room(node)) {
+        struct span line = entries_peek(&node->entries, applies->handed + 1);
+        if (line.size == 0) {
+            read_back(node, applies->handed + 1);
+            return;
+        }
+        if (!hand_line(node, line)) {
+            return;
+        }
+    }
+}
+
+void apply_read_done(struct node *node, struct job *job) {
+    struct applies *applies = &node->applies;
+    applies->reading = false;
+    if (job->status != STATUS_OK) {
+        if (job->status != STATUS_NOT_FOUND) {
+            node_fail(node, job->status, job->error.text);
+        }
+        return;
+    }
+    struct span rest = buffer_span(&job->data);
+    for (uint64_t index = job->first; index <= job->last && rest.size > 0; index++) {
+        const char *end = memchr(rest.data, '\n', rest.size);
+        size_t bytes = end == NULL ? rest.size : (size_t)(end + 1 - rest.data);
+        if (index == applies->handed + 1 && index <= node->state.commit_index &&
+            !applies->restoring && !hand_line(node, (struct span){rest.data, bytes})) {
+            return;
+        }
+        rest = (struct span){rest.data + bytes, rest.size - bytes};
+    }
+}
+
+/* --- other items ----------------------------------------------------------------------------------------- */
+void apply_snapshot_item(struct node *node) {
+    add_item(node, APPLY_SNAPSHOT, (struct span){NULL, 0})->wants_output = true;
+}
+
+void apply_restore(struct node *node, struct span pieces) {
+    add_item(node, APPLY_RESTORE, pieces);
+}
+
+void apply_notice(struct node *node, const char *level, const char *event, const char *format,
+                  ...) {
+    char text[ERROR_TEXT_BYTES_MAX * 2];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    struct buffer json;
+    buffer_init(&json);
+    buffer_append_format(&json, "{\"level\":\"%s\",\"event\":\"%s\",\"role\":\"%s\",\"term\":",
+                         level, event, node_role_name(node));
+    buffer_append_u64(&json, node->state.term);
+    buffer_append_text(&json, ",\"text\":");
+    scan_append_string(&json, (struct span){text, strlen(text)});
+    buffer_append_char(&json, '}');
+    if (apply_has_room(node)) {
+        apply_batch_add(filling(node), APPLY_NOTICE, buffer_span(&json));
+    }
+    buffer_free(&json);
+}
+
+/* --- batches out and back ---------------------------------------------------------------------------------- */
+void apply_hand_over(struct node *node) {
+    struct applies *applies = &node->applies;
+    if (applies->filling == NULL || applies->filling->count == 0) {
+        if (applies->outstanding == 0) {
+            applies->applied = applies->handed;
+        }
+        return;
+    }
+    if (applies->outstanding == APPLY_BATCHES_MAX) {
+        return;
+    }
+    struct apply_batch *batch = applies->filling;
+    applies->filling = NULL;
+    applies->through[applies->outstanding++] = applies->handed;
+    batch->next = NULL;
+    if (applies->ready == NULL) {
+        applies->ready = batch;
+    } else {
+        applies->ready_last->next = batch;
+    }
+    applies->ready_last = batch;
+}
+
+struct apply_batch *node_take_batch(struct node *node) {
+    struct applies *applies = &node->applies;
+    struct apply_batch *batch = applies->ready;
+    if (batch != NULL) {
+        applies->ready = batch->next;
+        batch->next = NULL;
+    }
+    return batch;
+}
+
+static enum rpc_code outcome_code(enum apply_outcome outcome) {
+    switch (outcome) {
+    case APPLY_DONE:
+        return RPC_OK;
+    case APPLY_NO_OUTPUT:
+        return RPC_NO_OUTPUT;
+    case APPLY_INVALID_INPUT:
+        return RPC_INVALID_INPUT;
+    case APPLY_INVALID_OUTPUT:
+        return RPC_INVALID_OUTPUT;
+    case APPLY_RAISED:
+        return RPC_MACHINE_ERROR;
+    }
+    return RPC_INTERNAL_ERROR;
+}
+
+/* `data` of an outcome that is an error: what the machine's side said, and "applied". */
+static void answer_error(struct node *node, struct caller *caller, enum rpc_code code,
+                         const char *outcome, struct span said) {
+    struct buffer data;
+    buffer_init(&data);
+    if (said.size > 2 && said.data[0] == '{') {
+        buffer_append(&data, said.data, said.size - 1);
+        buffer_append_char(&data, ',');
+    } else {
+        buffer_append_char(&data, '{');
+    }
+    buffer_append_text(&data, "\"outcome\":\"");
+    buffer_append_text(&data, outcome);
+    buffer_append_text(&data, "\"}");
+    caller_error(node, caller, code, buffer_span(&data));
+    buffer_free(&data);
+}
+
+static void answer_item(struct node *node, struct caller *caller,
+                        const struct apply_batch *batch, const struct apply_item *item) {
+    struct span output = apply_item_output(batch, item);
+    enum rpc_code code = outcome_code(item->outcome);
+    if (code == RPC_OK && output.size > 0) {
+        caller_result(node, caller, output);
+    } else {
+        bool command = item->kind == APPLY_COMMAND;
+        answer_error(node, caller, code == RPC_OK ? RPC_NO_OUTPUT : code,
+                     command ? "applied" : "not_applied", output);
+    }
+}
+
+static void answer_state(struct node *node, struct caller *caller,
+                         const struct apply_batch *batch, const struct apply_item *item) {
+    struct span output = apply_item_output(batch, item);
+    if (item->outcome != APPLY_DONE) {
+        answer_item(node, caller, batch, item);
+        return;
+    }
+    struct buffer json;
+    struct buffer user;
+    buffer_init(&json);
+    buffer_init(&user);
+    size_t pieces = 0;
+    for (size_t i = 0; i < output.size; i++) {
+        pieces += output.data[i] == '\n';
+        buffer_append_char(&user, output.data[i] == '\n' ? ',' : output.data[i]);
+    }
+    if (pieces > 0) {
+        user.size--; /* the last comma */
+    }
+    if (pieces != 1) { /* a machine that yields its state in pieces: shown as an array */
+        struct span inside = buffer_span(&user);
+        struct buffer array;
+        buffer_init(&array);
+        buffer_append_char(&array, '[');
+        buffer_append_span(&array, inside);
+        buffer_append_char(&array, ']');
+        buffer_free(&user);
+        user = array;
+    }
+    node_write_state(node, &json, buffer_span(&user));
+    caller_result(node, caller, buffer_span(&json));
+    buffer_free(&user);
+    buffer_free(&json);
+}
+
+static void item_done(struct node *node, const struct apply_batch *batch,
+                      const struct apply_item *item) {
+    struct applies *applies = &node->applies;
+    if (item->token & COMMAND_TOKEN) {
+        uint64_t sequence = item->token & ~COMMAND_TOKEN;
+        struct pending *pending = pending_peek(node, sequence);
+        if (pending != NULL) {
+            answer_item(node, &pending->caller, batch, item);
+            pending_forget(node, sequence);
+        }
+    } else if (item->token > 0) {
+        uint32_t slot = (uint32_t)item->token - 1;
+        struct query_slot *place = &applies->slots[slot];
+        if (item->kind == APPLY_SNAPSHOT) {
+            answer_state(node, &place->caller, batch, item);
+        } else {
+            answer_item(node, &place->caller, batch, item);
+        }
+        place->used = false;
+        place->next_free = applies->slot_free;
+        applies->slot_free = slot;
+        applies->slots_used--;
+    } else if (item->kind == APPLY_SNAPSHOT) {
+        snapshot_machine_done(node, batch, item);
+    }
+}
+
+void node_batch_done(struct node *node, struct apply_batch *batch) {
+    struct applies *applies = &node->applies;
+    ASSERT(applies->outstanding > 0);
+    for (uint32_t i = 0; i < batch->count; i++) {
+        item_done(node, batch, &batch->items[i]);
+    }
+    applies->applied = applies->through[0];
+    applies->outstanding--;
+    memmove(applies->through, applies->through + 1,
+            applies->outstanding * sizeof(applies->through[0]));
+    if (applies->spare == NULL && batch->input.capacity + batch->output.capacity <
+                                      4 * (size_t)APPLY_BATCH_BYTES_MAX) {
+        batch->count = 0;
+        buffer_clear(&batch->input);
+        buffer_clear(&batch->output);
+        applies->spare = batch;
+    } else {
+        apply_batch_free(batch);
+    }
+}

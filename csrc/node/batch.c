@@ -1,0 +1,30 @@
+/* Making of apply batches; see batch.h. */
+#include "node/batch.h"
+
+#include "base/memory.h"
+
+struct apply_batch *apply_batch_new(void) {
+    return memory_must_alloc_zero(sizeof(struct apply_batch));
+}
+
+void apply_batch_free(struct apply_batch *batch) {
+    if (batch != NULL) {
+        buffer_free(&batch->input);
+        buffer_free(&batch->output);
+        memory_free(batch->items);
+        memory_free(batch);
+    }
+}
+
+struct apply_item *apply_batch_add(struct apply_batch *batch, enum apply_kind kind,
+                                   struct span input) {
+    if (batch->count == batch->capacity) {
+        batch->capacity = batch->capacity == 0 ? 64 : batch->capacity * 2;
+        batch->items = memory_must_grow(batch->items, batch->capacity * sizeof(*batch->items));
+    }
+    struct apply_item *item = &batch->items[batch->count++];
+    *item = (struct apply_item){
+        .kind = kind, .input_offset = batch->input.size, .input_size = input.size};
+    buffer_append_span(&batch->input, input);
+    return item;
+}

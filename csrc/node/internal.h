@@ -1,0 +1,483 @@
+/* What the rooms of node/ share: the node's parts, who owns them, and each room's face.
+ *
+ * Owners: a conn is the host's from node_conn_open() to node_conn_closed(), after which it lives on
+ * (as `gone`) until the last request that came through it is answered. Jobs and batches are the
+ * host's while it carries them. Everything else is the node's. */
+#ifndef RAFTPICO_NODE_INTERNAL_H
+#define RAFTPICO_NODE_INTERNAL_H
+
+#include "base/random.h"
+#include "node/entries.h"
+#include "node/node.h"
+#include "raft/raft.h"
+#include "wire/configuration.h"
+#include "wire/entry.h"
+#include "wire/frame.h"
+#include "wire/peer.h"
+#include "wire/rpc.h"
+
+#define NEVER_MS UINT64_MAX
+
+/* --- connections (conn.c) ------------------------------------------------------------------------- */
+enum conn_kind {
+    CONN_CLIENT,   /* until it says hello */
+    CONN_PEER_IN,  /* a peer's: its messages to us */
+    CONN_PEER_OUT, /* ours: our messages to a peer, its answers to our hello */
+    CONN_PROBE,    /* ours: who listens at the address that is to be added? */
+};
+
+struct node_conn {
+    void *host;
+    enum conn_kind kind;
+    struct buffer in; /* an unfinished line or payload */
+    struct frame frame;
+    uint64_t payload_bytes;       /* still to come of `message`; 0: lines */
+    struct peer_message *message; /* PEER_*: the line that was read last; owned */
+    struct buffer out;
+    size_t unsent;     /* bytes the host holds */
+    uint32_t waiting;  /* requests not answered yet */
+    uint32_t bad_lines; /* in a row */
+    bool dirty;
+    bool closing; /* no more input; closed by the host when all is written */
+    bool gone;    /* the host's end is closed */
+    struct peer *peer; /* PEER_IN, PEER_OUT; NULL once the peer is forgotten */
+    uint64_t peer_incarnation; /* PEER_IN: as its hello said */
+    struct node_conn *next_dirty;
+};
+
+void conn_send_message(struct node *node, struct node_conn *conn,
+                       const struct peer_message *message);
+void conn_mark_dirty(struct node *node, struct node_conn *conn);
+void conn_close(struct node *node, struct node_conn *conn);
+static inline size_t conn_backlog(const struct node_conn *conn) {
+    return conn->unsent + buffer_count(&conn->out);
+}
+struct node_conn *conn_new(void *host, enum conn_kind kind);
+void conn_release(struct node_conn *conn); /* one waiting request fewer; frees a gone one */
+
+/* --- callers (caller.c): who waits for an answer ---------------------------------------------------- */
+struct gather; /* the answers of a JSON-RPC batch, collected */
+
+struct caller {
+    struct node_conn *conn; /* NULL: nobody (a notification, or answered) */
+    struct gather *gather;  /* NULL: not part of a batch */
+    char *id;               /* raw JSON text; points to id_inline or to the heap */
+    uint32_t id_size;
+    char id_inline[20];
+};
+
+void caller_init(struct caller *caller, struct node_conn *conn, struct gather *gather,
+                 const struct rpc_request *request);
+void caller_move(struct caller *to, struct caller *from);
+/* Answer (once) and forget; on an empty caller nothing happens but freeing. */
+void caller_result(struct node *node, struct caller *caller, struct span result);
+void caller_error(struct node *node, struct caller *caller, enum rpc_code code,
+                  struct span data);
+/* The same with {"outcome":..,"reason":..}; reason may be NULL. */
+void caller_refuse(struct node *node, struct caller *caller, enum rpc_code code,
+                   const char *outcome, const char *reason);
+void caller_drop(struct caller *caller);
+struct gather *gather_new(struct node_conn *conn);
+void gather_close(struct node *node, struct gather *gather); /* all requests are dispatched */
+/* Answer a request that has no caller yet. */
+void caller_answer_now(struct node *node, struct node_conn *conn, struct gather *gather,
+                       const struct rpc_request *request, enum rpc_code code,
+                       struct span data_or_result);
+
+/* --- commands of our own that wait (pending.c) ---------------------------------------------------- */
+struct pending {
+    struct caller caller;
+    char *input; /* JSON text, owned; NULL: this place is free (answered) */
+    uint32_t input_size;
+    bool sent;   /* to some leader's log, perhaps */
+    bool handed; /* to the machine */
+    uint64_t deadline_ms;
+    uint64_t since_ms;
+};
+
+struct pendings {
+    struct pending *ring;
+    uint64_t capacity; /* power of two */
+    uint64_t base;     /* sequence of the oldest that may be waiting */
+    uint64_t next;     /* sequence of the next one */
+    uint64_t bytes;    /* of all inputs */
+    uint64_t count;    /* waiting */
+    /* Forwarding: everything before `forward` was given to the leader of this epoch. */
+    uint64_t forward;
+    uint64_t epoch_term;
+    uint64_t epoch_leader;
+    uint64_t pause_until_ms;
+};
+
+void pending_init(struct pendings *pendings);
+void pending_clear(struct pendings *pendings);
+void pending_add(struct node *node, struct caller *caller, struct span input);
+struct pending *pending_peek(struct node *node, uint64_t sequence); /* NULL: not waiting */
+void pending_forget(struct node *node, uint64_t sequence); /* after its caller was answered */
+void pending_again(struct node *node, uint64_t sequence); /* certainly not applied: new sequence */
+void pending_forward(struct node *node);
+void pending_restart_forwarding(struct node *node);
+void pending_expire(struct node *node);
+void pending_fail_all(struct node *node, enum rpc_code code, const char *reason);
+void pending_refuse_upto(struct node *node, uint64_t sequence); /* overtaken by a snapshot */
+void pending_receive_propose(struct node *node, struct peer *peer,
+                             const struct peer_message *message, struct span payload);
+void pending_receive_again(struct node *node, struct peer *peer,
+                           const struct peer_message *message);
+
+/* --- queries (reads.c) ------------------------------------------------------------------------------ */
+enum read_stage {
+    READ_UNSENT,
+    READ_ASKED,
+    READ_READY, /* `index` is known */
+};
+
+struct read_item {
+    struct caller caller;
+    size_t input_offset;
+    size_t input_size;
+};
+
+struct read_group {
+    struct read_group *next;
+    enum read_stage stage;
+    uint64_t batch;
+    uint64_t term;  /* ASKED: of the leader */
+    uint64_t round; /* ASKED of our own core; 0: of a leader elsewhere */
+    uint64_t index; /* READY: answer when applied so far; ASKED of our own core: the same */
+    uint64_t since_ms;
+    uint64_t asked_ms;
+    uint32_t count;
+    uint32_t capacity;
+    struct read_item *items;
+    struct buffer text;
+};
+
+struct remote_read {
+    uint64_t peer;
+    uint64_t batch;
+    uint64_t term;
+    uint64_t round;
+    uint64_t index;
+};
+#define REMOTE_READS_MAX (64u * MEMBERS_MAX)
+
+struct reads {
+    struct read_group *first;
+    struct read_group *last;
+    uint64_t next_batch;
+    uint32_t count; /* queries in all groups */
+    uint64_t bytes;
+    struct remote_read remote[REMOTE_READS_MAX];
+    uint32_t remote_count;
+};
+
+void reads_add(struct node *node, struct caller *caller, struct span input);
+void reads_flush(struct node *node);   /* ask the leader for what has not been asked */
+void reads_restart(struct node *node); /* the leader changed: ask again */
+void reads_confirm(struct node *node, uint64_t confirmed_round);
+void reads_release(struct node *node); /* READY and applied far enough: to the machine */
+void reads_expire(struct node *node);
+void reads_fail_all(struct node *node, enum rpc_code code, const char *reason);
+void reads_receive(struct node *node, struct peer *peer, const struct peer_message *message);
+void reads_receive_reply(struct node *node, struct peer *peer,
+                         const struct peer_message *message);
+
+/* --- the way to the machine and back (apply.c) ------------------------------------------------------ */
+struct query_slot {
+    struct caller caller;
+    uint64_t deadline_ms;
+    uint32_t next_free;
+    bool used;
+};
+
+struct applies {
+    struct apply_batch *filling; /* NULL: none begun */
+    struct apply_batch *ready;   /* complete, not taken yet (a list) */
+    struct apply_batch *ready_last;
+    struct apply_batch *spare;
+    uint32_t outstanding;        /* with the apply thread */
+    uint64_t through[APPLY_BATCHES_MAX]; /* applied index after each outstanding one, in order */
+    uint64_t handed;        /* last entry put into a batch */
+    uint32_t handed_crc; /* the chain's checksum there */
+    uint64_t handed_time_ms;
+    uint64_t applied;
+    bool reading;   /* old lines are being read back from the disk */
+    bool restoring; /* a snapshot is being loaded: hand out nothing */
+    struct query_slot *slots; /* queries with the machine */
+    uint32_t slot_count;
+    uint32_t slot_free; /* head of the free list; UINT32_MAX: none */
+    uint32_t slots_used;
+    /* Last applied tag of each server: a tag takes effect once. */
+    struct entry_tag sessions[SESSIONS_MAX];
+    uint32_t session_count;
+};
+
+void apply_clear(struct node *node);
+void apply_advance(struct node *node);
+bool apply_has_room(const struct node *node);
+void apply_query(struct node *node, enum apply_kind kind, struct caller *caller,
+                 struct span input);
+void apply_snapshot_item(struct node *node);
+void apply_notice(struct node *node, const char *level, const char *event,
+                  const char *format, ...) PRINTF_LIKE(4, 5);
+void apply_read_done(struct node *node, struct job *job);
+void apply_restore(struct node *node, struct span pieces);
+void apply_expire(struct node *node);
+void apply_hand_over(struct node *node); /* end of the turn: what was filled may be taken */
+void apply_load_sessions(struct node *node, const struct snapshot_header *header);
+
+/* --- peers (peers.c, messages.c) --------------------------------------------------------------------- */
+enum peer_stage {
+    PEER_IDLE,
+    PEER_DIALING,
+    PEER_GREETING, /* hello sent */
+    PEER_JOINING,  /* join sent */
+    PEER_READY,
+};
+
+struct sending { /* of our snapshot to a peer */
+    bool active;
+    bool reading;
+    struct raft_position position;
+    uint64_t offset;
+    uint64_t total;
+    uint64_t progress_ms;
+};
+
+struct peer {
+    uint64_t id;
+    char address[ADDRESS_BYTES_MAX];
+    bool member; /* in the configuration in force; otherwise a guest known from its hello */
+    enum peer_stage stage;
+    struct node_conn *out;
+    struct node_conn *in;
+    uint64_t redial_ms;      /* when */
+    uint64_t redial_wait_ms; /* how long the next time */
+    uint64_t stage_deadline_ms;
+    uint64_t incarnation;    /* highest that it said */
+    uint64_t refused_from;   /* proposals at and after this sequence are refused; 0: none are */
+    bool reading;            /* old lines for it are being read back */
+    struct buffer old_lines; /* that were read back: entries old_first..old_last */
+    uint64_t old_first;
+    uint64_t old_last;
+    bool wiped;              /* it said that it has no identity: to be replaced */
+    uint64_t guest_until_ms;
+    struct sending sending;
+};
+#define PEERS_MAX (2 * MEMBERS_MAX)
+
+struct peer *peers_find(struct node *node, uint64_t id);
+struct peer *peers_find_ready(struct node *node, uint64_t id);
+void peers_sync(struct node *node); /* the configuration changed */
+void peers_tick(struct node *node);
+uint64_t peers_deadline_ms(const struct node *node);
+void peers_connected(struct node *node, struct node_conn *conn);
+void peers_closed(struct node *node, struct node_conn *conn);
+/* A line (and its payload) on a connection that is a peer's or wants to be. */
+void peers_receive(struct node *node, struct node_conn *conn,
+                   const struct peer_message *message, struct span payload);
+void peers_identity_saved(struct node *node);
+void peers_free(struct node *node);
+void peers_dial_probe(struct node *node, const char *address);
+
+void messages_send(struct node *node, const struct raft_message *message);
+void messages_receive(struct node *node, struct peer *peer,
+                      const struct peer_message *message, struct span payload);
+void messages_read_done(struct node *node, struct job *job);
+
+/* --- members (members.c, admin.c) ------------------------------------------------------------------- */
+struct configuration_record {
+    uint64_t index;
+    struct cluster cluster;
+};
+#define CONFIGURATIONS_MAX 64u /* with the one of the snapshot; more only between two snapshots */
+
+struct members {
+    struct configuration_record *records; /* by index, rising */
+    uint32_t count;
+    uint32_t capacity;
+    uint64_t version; /* counts changes of the one in force */
+    char joining[ADDRESS_BYTES_MAX]; /* address of the learner that is being added */
+    uint32_t create_min_timeout_ms;  /* CreateCluster: of the first configuration */
+    uint32_t create_max_timeout_ms;
+};
+
+void members_add(struct node *node, uint64_t index, const struct cluster *cluster);
+void members_truncate(struct node *node, uint64_t index);
+void members_compact(struct node *node, uint64_t index);
+void members_reset(struct node *node, uint64_t index, const struct cluster *cluster);
+/* The configuration in force (committed or not); NULL before there is one. */
+const struct cluster *members_peek(const struct node *node);
+const struct cluster *members_at(const struct node *node, uint64_t index);
+uint64_t members_index(const struct node *node);
+void members_write(const struct node *node, struct buffer *json);
+void members_entry_body(struct node *node, uint64_t index,
+                        const struct raft_configuration *configuration, struct buffer *json);
+
+enum admin_kind {
+    ADMIN_CREATE,
+    ADMIN_ADD,
+    ADMIN_REMOVE,
+    ADMIN_SNAPSHOT,
+};
+enum admin_stage {
+    ADMIN_WAITING,  /* for its turn, or for a leader */
+    ADMIN_FORWARDED,
+    ADMIN_PROBING,  /* ADD: who listens there? */
+    ADMIN_PROPOSING,
+    ADMIN_CATCHING_UP, /* ADD: learner until it votes. REMOVE: until committed */
+    ADMIN_UNDOING,  /* ADD: takes the learner out again */
+};
+struct admin {
+    struct admin *next;
+    enum admin_kind kind;
+    enum admin_stage stage;
+    char address[ADDRESS_BYTES_MAX];
+    struct caller caller;  /* of our own client; empty for one that came from a peer or ourselves */
+    uint64_t origin;       /* peer that forwarded it; 0: our own */
+    uint64_t batch;        /* its number there, or ours when forwarded */
+    bool again;            /* sent before to an earlier leader: may be done already */
+    uint64_t node_id;      /* ADD: the learner. REMOVE: who goes */
+    uint64_t index;        /* SNAPSHOT: covers at least this */
+    uint64_t term;         /* FORWARDED: to the leader of this term */
+    uint64_t deadline_ms;
+    uint64_t step_deadline_ms;
+    uint64_t progress;     /* ADD: how far the learner came */
+};
+
+void admin_submit(struct node *node, struct node_conn *conn, struct gather *gather,
+                  const struct rpc_request *request);
+void admin_create_cluster(struct node *node, struct node_conn *conn, struct gather *gather,
+                          const struct rpc_request *request);
+void admin_tick(struct node *node);
+uint64_t admin_deadline_ms(const struct node *node);
+bool admin_wants_snapshot(const struct node *node);
+void admin_snapshot_failed(struct node *node, const char *reason);
+/* The server at the address to be added said who it is (message) or cannot be reached (reason). */
+void admin_probe_done(struct node *node, const struct peer_message *message,
+                      const char *reason);
+void admin_replace(struct node *node, struct peer *peer);
+void admin_receive(struct node *node, struct peer *peer, const struct peer_message *message);
+void admin_receive_reply(struct node *node, struct peer *peer,
+                         const struct peer_message *message);
+void admin_fail_all(struct node *node, enum rpc_code code, const char *reason);
+
+/* --- snapshots (snapshot.c) ---------------------------------------------------------------------------- */
+struct snapshots {
+    struct raft_position position; /* of the current one; index 0: none */
+    uint32_t chain_crc;
+    uint64_t time_ms;              /* of the entry there */
+    uint64_t base;                 /* the core's log starts after this: a little before position */
+    uint64_t bytes;                /* of the file */
+    uint64_t log_bytes;            /* lines since then, roughly */
+    bool taking;
+    struct job *take;              /* header captured; waits for the machine's pieces */
+    uint64_t taking_log_bytes;
+    uint64_t retry_ms;
+    /* coming in */
+    bool receiving;
+    uint64_t from;
+    struct raft_position incoming;
+    uint64_t incoming_offset;      /* wanted next */
+    uint64_t incoming_total;
+    bool incoming_busy;            /* a job is writing a piece */
+    bool installing;               /* the whole file is being verified: no entries meanwhile */
+};
+
+void snapshot_tick(struct node *node);
+void snapshot_machine_done(struct node *node, const struct apply_batch *batch,
+                           const struct apply_item *item);
+void snapshot_job_done(struct node *node, struct job *job);
+void snapshot_send(struct node *node, struct peer *peer); /* begin or go on */
+void snapshot_stop_sending(struct node *node, struct peer *peer);
+void snapshot_receive_piece(struct node *node, struct peer *peer,
+                            const struct peer_message *message, struct span payload);
+void snapshot_receive_want(struct node *node, struct peer *peer,
+                           const struct peer_message *message);
+
+/* --- the node --------------------------------------------------------------------------------------------- */
+struct node {
+    char address[ADDRESS_BYTES_MAX];
+    bool durable;
+    uint32_t request_timeout_ms;
+    uint64_t snapshot_log_bytes;
+    uint64_t now_ms;
+    uint64_t wall_ms;
+    struct random random;
+
+    struct meta meta;       /* as it is, or is about to be, on the disk */
+    bool identity_dirty;    /* cluster id, node id or `removed` changed: save */
+    bool identity_saving;
+    struct raft *raft;
+    struct raft_state state; /* after the last step */
+    uint64_t state_version;  /* role, term or leader changed */
+    uint64_t noticed_term;
+    char noticed_role[16];
+    uint64_t noticed_leader;
+
+    struct entries entries;
+    struct members members;
+    struct peer *peers[PEERS_MAX];
+    uint32_t peer_count;
+    struct pendings pendings;
+    struct reads reads;
+    struct applies applies;
+    struct snapshots snapshots;
+    struct admin *admins;
+    uint32_t admin_count;
+    uint64_t next_admin_batch;
+    struct node_conn *probe; /* CONN_PROBE under way, or NULL */
+    char probe_address[ADDRESS_BYTES_MAX];
+
+    /* the disk */
+    struct job *jobs; /* to be taken */
+    struct job *jobs_last;
+    bool writing;         /* a JOB_WRITE is with the disk */
+    uint64_t disk_next;   /* first index that no JOB_WRITE has carried yet */
+    uint64_t disk_truncate; /* 0: nothing to drop */
+    bool save_vote;
+    uint64_t vote_term, vote_for;
+    uint64_t generation;
+    struct job *stuck;    /* a JOB_WRITE that found no space: to be tried again */
+    uint64_t stuck_retry_ms;
+
+    struct node_conn *dirty;
+    struct node_conn *dials[PEERS_MAX + 1]; /* to be dialled */
+    uint32_t dial_count;
+
+    bool quarantined;      /* as recovered; until the core has caught up */
+    bool left;             /* removed, and said so */
+    uint64_t housekeeping_ms;
+    bool stopping;
+    uint64_t stop_deadline_ms;
+    bool stopped;
+    struct error failure;
+
+    /* recovery: what node_recover_* collected for raft_new */
+    struct recovered *recovered;
+};
+
+void recovery_free(struct node *node); /* recovery.c */
+void node_fail(struct node *node, enum status status, const char *reason);
+void node_push_job(struct node *node, struct job *job);
+void node_save_identity(struct node *node);
+bool node_is_member(const struct node *node);
+const char *node_role_name(const struct node *node);
+/* GetServerState's result; `user` is the machine's own state as JSON text, or empty. */
+void node_write_state(const struct node *node, struct buffer *json, struct span user);
+
+/* execute.c: one step of the core with its consequences for the lines, and the turn's actions */
+enum raft_result execute_step(struct node *node, struct raft_event *event,
+                              struct raft_outcome *outcome);
+void execute_quietly(struct node *node, struct raft_event *event); /* a refusal needs no answer */
+void execute_actions(struct node *node);
+void execute_write(struct node *node);
+void execute_write_done(struct node *node, struct job *job);
+enum raft_result execute_propose(struct node *node, uint32_t count, uint64_t *first);
+void execute_add_command(struct node *node, struct entry_tag tag, struct span input);
+
+/* request.c */
+void request_line(struct node *node, struct node_conn *conn, struct span line);
+
+#endif

@@ -1,0 +1,336 @@
+/* Commands that this server took and has not answered, in the order in which it took them.
+ *
+ *     base                    forward              next
+ *     | given to the leader   | not given yet      |
+ *
+ * The sequence number is the place in the ring and goes into the entry's tag. When the leader
+ * changes, everything is given again, in order, under the same tags: members apply a tag once, so
+ * a change of leader never makes an outcome unknown (design.md, "A server is a session").
+ * Invariant: within an epoch (one leader, one term) sequences are given in rising order. */
+#include "base/assert.h"
+#include "base/memory.h"
+#include "node/internal.h"
+
+#define RING_CAPACITY_MIN 1024u
+#define AGAIN_PAUSE_MS 20u /* before commands that a leader could not take are given again */
+
+void pending_init(struct pendings *pendings) {
+    *pendings = (struct pendings){.base = 1, .next = 1, .forward = 1};
+}
+
+static struct pending *place(const struct pendings *pendings, uint64_t sequence) {
+    return &pendings->ring[sequence & (pendings->capacity - 1)];
+}
+
+void pending_clear(struct pendings *pendings) {
+    for (uint64_t s = pendings->base; s < pendings->next; s++) {
+        struct pending *pending = place(pendings, s);
+        if (pending->input != NULL) {
+            caller_drop(&pending->caller);
+            memory_free(pending->input);
+        }
+    }
+    memory_free(pendings->ring);
+    pending_init(pendings);
+}
+
+static void grow(struct pendings *pendings) {
+    uint64_t capacity = pendings->capacity == 0 ? RING_CAPACITY_MIN : pendings->capacity * 2;
+    struct pendings grown = *pendings;
+    grown.capacity = capacity;
+    grown.ring = memory_must_alloc_zero(capacity * sizeof(struct pending));
+    for (uint64_t s = pendings->base; s < pendings->next; s++) {
+        struct pending *from = place(pendings, s);
+        struct pending *to = place(&grown, s);
+        *to = *from;
+        caller_move(&to->caller, &from->caller);
+    }
+    memory_free(pendings->ring);
+    *pendings = grown;
+}
+
+static struct pending *add_place(struct pendings *pendings) {
+    if (pendings->next - pendings->base == pendings->capacity) {
+        grow(pendings);
+    }
+    pendings->count++;
+    return place(pendings, pendings->next++);
+}
+
+void pending_add(struct node *node, struct caller *caller, struct span input) {
+    struct pending *pending = add_place(&node->pendings);
+    *pending = (struct pending){.input = memory_must_grow(NULL, input.size + 1),
+                                .input_size = (uint32_t)input.size,
+                                .since_ms = node->now_ms,
+                                .deadline_ms = node->now_ms + node->request_timeout_ms};
+    caller_move(&pending->caller, caller);
+    memcpy(pending->input, input.data, input.size);
+    node->pendings.bytes += input.size;
+}
+
+struct pending *pending_peek(struct node *node, uint64_t sequence) {
+    struct pendings *pendings = &node->pendings;
+    if (sequence < pendings->base || sequence >= pendings->next) {
+        return NULL;
+    }
+    struct pending *pending = place(pendings, sequence);
+    return pending->input == NULL ? NULL : pending;
+}
+
+void pending_forget(struct node *node, uint64_t sequence) {
+    struct pendings *pendings = &node->pendings;
+    struct pending *pending = pending_peek(node, sequence);
+    ASSERT(pending != NULL);
+    caller_drop(&pending->caller);
+    memory_free(pending->input);
+    pendings->bytes -= pending->input_size;
+    pendings->count--;
+    *pending = (struct pending){0};
+    while (pendings->base < pendings->next && place(pendings, pendings->base)->input == NULL) {
+        pendings->base++;
+    }
+    if (pendings->forward < pendings->base) {
+        pendings->forward = pendings->base;
+    }
+}
+
+void pending_again(struct node *node, uint64_t sequence) {
+    struct pending *old = pending_peek(node, sequence);
+    ASSERT(old != NULL);
+    struct pending *fresh = add_place(&node->pendings);
+    old = pending_peek(node, sequence); /* the ring may have moved */
+    *fresh = *old;
+    caller_move(&fresh->caller, &old->caller);
+    fresh->sent = false;
+    old->input = memory_must_grow(NULL, 1); /* only to be forgotten below */
+    old->input_size = 0;
+    pending_forget(node, sequence);
+}
+
+/* --- giving them to the leader ------------------------------------------------------------------- */
+void pending_restart_forwarding(struct node *node) {
+    node->pendings.forward = node->pendings.base;
+    node->pendings.pause_until_ms = 0;
+}
+
+static void propose_here(struct node *node) {
+    struct pendings *pendings = &node->pendings;
+    uint32_t count = 0;
+    for (uint64_t s = pendings->forward; s < pendings->next; s++) {
+        count += place(pendings, s)->input != NULL;
+    }
+    uint64_t first;
+    if (count == 0) {
+        pendings->forward = pendings->next;
+        return;
+    }
+    if (execute_propose(node, count, &first) != RAFT_OK) {
+        pendings->pause_until_ms = node->now_ms + AGAIN_PAUSE_MS;
+        return;
+    }
+    for (; pendings->forward < pendings->next; pendings->forward++) {
+        struct pending *pending = place(pendings, pendings->forward);
+        if (pending->input != NULL) {
+            pending->sent = true;
+            execute_add_command(node,
+                                (struct entry_tag){node->meta.node_id, node->meta.incarnation,
+                                                   pendings->forward},
+                                (struct span){pending->input, pending->input_size});
+        }
+    }
+}
+
+static void write_proposal(struct buffer *lines, uint64_t sequence,
+                           const struct pending *pending) {
+    buffer_append_char(lines, '[');
+    buffer_append_u64(lines, sequence);
+    buffer_append_char(lines, ',');
+    buffer_append(lines, pending->input, pending->input_size);
+    buffer_append(lines, "]\n", 2);
+}
+
+static void propose_there(struct node *node, struct peer *leader) {
+    struct pendings *pendings = &node->pendings;
+    struct buffer lines;
+    buffer_init(&lines);
+    while (pendings->forward < pendings->next &&
+           conn_backlog(leader->out) < PEER_OUT_BYTES_MAX) {
+        struct peer_message message = {.kind = PEER_PROPOSE, .term = node->state.term};
+        buffer_clear(&lines);
+        while (pendings->forward < pendings->next &&
+               buffer_count(&lines) < PROPOSE_BYTES_MAX) {
+            struct pending *pending = place(pendings, pendings->forward);
+            if (pending->input != NULL) {
+                pending->sent = true;
+                write_proposal(&lines, pendings->forward, pending);
+                message.count++;
+            }
+            pendings->forward++;
+        }
+        message.bytes = buffer_count(&lines);
+        if (message.count > 0) {
+            conn_send_message(node, leader->out, &message);
+            buffer_append_span(&leader->out->out, buffer_span(&lines));
+        }
+    }
+    buffer_free(&lines);
+}
+
+void pending_forward(struct node *node) {
+    struct pendings *pendings = &node->pendings;
+    if (pendings->epoch_term != node->state.term ||
+        pendings->epoch_leader != node->state.leader) {
+        pendings->epoch_term = node->state.term;
+        pendings->epoch_leader = node->state.leader;
+        pending_restart_forwarding(node);
+    }
+    if (pendings->forward == pendings->next || node->state.leader == 0 ||
+        node->now_ms < pendings->pause_until_ms) {
+        return;
+    }
+    if (node->state.role == RAFT_LEADER) {
+        propose_here(node);
+        return;
+    }
+    struct peer *leader = peers_find_ready(node, node->state.leader);
+    if (leader != NULL) {
+        propose_there(node, leader);
+    }
+}
+
+void pending_receive_again(struct node *node, struct peer *peer,
+                           const struct peer_message *message) {
+    struct pendings *pendings = &node->pendings;
+    if (message->term != pendings->epoch_term || peer->id != pendings->epoch_leader) {
+        return; /* about an epoch that is over: everything is given again anyway */
+    }
+    if (message->sequence >= pendings->base && message->sequence < pendings->forward) {
+        pendings->forward = message->sequence;
+        pendings->pause_until_ms = node->now_ms + AGAIN_PAUSE_MS;
+    }
+}
+
+/* --- taking them as the leader ----------------------------------------------------------------------- */
+/* One line `[SEQUENCE,INPUT]`: the input was validated by the server that took it. */
+static bool read_proposal(struct span *lines, uint64_t *sequence, struct span *input) {
+    const char *end = memchr(lines->data, '\n', lines->size);
+    if (end == NULL || lines->size < 5 || lines->data[0] != '[' || end[-1] != ']') {
+        return false;
+    }
+    const char *at = lines->data + 1;
+    uint64_t number = 0;
+    for (; at < end && *at >= '0' && *at <= '9' && number <= NUMBER_MAX; at++) {
+        number = number * 10 + (uint64_t)(*at - '0');
+    }
+    if (number == 0 || number > NUMBER_MAX || at >= end || *at != ',' || at + 1 >= end - 1) {
+        return false;
+    }
+    *sequence = number;
+    *input = (struct span){at + 1, (size_t)(end - 1 - (at + 1))};
+    size_t used = (size_t)(end + 1 - lines->data);
+    *lines = (struct span){lines->data + used, lines->size - used};
+    return input->size <= LINE_BYTES_MAX;
+}
+
+static bool proposals_are_sound(struct span lines, uint64_t count, uint64_t *first) {
+    uint64_t previous = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t sequence;
+        struct span input;
+        if (!read_proposal(&lines, &sequence, &input) || sequence <= previous) {
+            return false;
+        }
+        if (i == 0) {
+            *first = sequence;
+        }
+        previous = sequence;
+    }
+    return lines.size == 0;
+}
+
+static void refuse_proposals(struct node *node, struct peer *peer, uint64_t term,
+                             uint64_t first) {
+    peer->refused_from = first;
+    if (peer->stage == PEER_READY) {
+        conn_send_message(
+            node, peer->out,
+            &(struct peer_message){
+                .kind = PEER_PROPOSE_AGAIN, .term = term, .sequence = first});
+    }
+}
+
+void pending_receive_propose(struct node *node, struct peer *peer,
+                             const struct peer_message *message, struct span payload) {
+    uint64_t first = 0;
+    if (message->count == 0 || message->count > PENDING_COMMANDS_MAX ||
+        !proposals_are_sound(payload, message->count, &first)) {
+        conn_close(node, peer->in);
+        return;
+    }
+    if (peer->refused_from != 0 && first > peer->refused_from) {
+        return; /* behind one that was refused: they come again, in order */
+    }
+    uint64_t index;
+    if (node->state.role != RAFT_LEADER || node->state.term != message->term ||
+        execute_propose(node, (uint32_t)message->count, &index) != RAFT_OK) {
+        refuse_proposals(node, peer, message->term, first);
+        return;
+    }
+    peer->refused_from = 0;
+    for (uint64_t i = 0; i < message->count; i++) {
+        struct entry_tag tag = {peer->id, peer->in->peer_incarnation, 0};
+        struct span input;
+        bool sound = read_proposal(&payload, &tag.sequence, &input);
+        ASSERT(sound);
+        execute_add_command(node, tag, input);
+    }
+}
+
+/* --- deadlines ----------------------------------------------------------------------------------------- */
+static void refuse(struct node *node, uint64_t sequence, enum rpc_code code,
+                   const char *reason) {
+    struct pending *pending = pending_peek(node, sequence);
+    caller_refuse(node, &pending->caller, code, pending->sent ? "unknown" : "not_applied",
+                  reason);
+    pending_forget(node, sequence);
+}
+
+void pending_expire(struct node *node) {
+    struct pendings *pendings = &node->pendings;
+    bool no_leader = node->state.leader == 0;
+    for (uint64_t s = pendings->base; s < pendings->next; s++) {
+        struct pending *pending = pending_peek(node, s);
+        if (pending == NULL) {
+            continue;
+        }
+        if (node->now_ms >= pending->deadline_ms) {
+            refuse(node, s, pending->sent ? RPC_UNKNOWN_RESULT : RPC_NO_LEADER, NULL);
+        } else if (no_leader && !pending->sent &&
+                   node->now_ms - pending->since_ms >= NO_LEADER_TIMEOUT_MS) {
+            refuse(node, s, RPC_NO_LEADER, NULL);
+        } else if (pending->since_ms + NO_LEADER_TIMEOUT_MS > node->now_ms) {
+            break; /* they are in the order in which they came */
+        }
+    }
+}
+
+void pending_fail_all(struct node *node, enum rpc_code code, const char *reason) {
+    struct pendings *pendings = &node->pendings;
+    for (uint64_t s = pendings->base; s < pendings->next; s++) {
+        struct pending *pending = pending_peek(node, s);
+        if (pending != NULL) {
+            refuse(node, s, pending->sent && code != RPC_STORAGE_FAILURE ? RPC_UNKNOWN_RESULT
+                                                                         : code,
+                   reason);
+        }
+    }
+}
+
+void pending_refuse_upto(struct node *node, uint64_t sequence) {
+    struct pendings *pendings = &node->pendings;
+    for (uint64_t s = pendings->base; s < pendings->next && s <= sequence; s++) {
+        if (pending_peek(node, s) != NULL) {
+            refuse(node, s, RPC_UNKNOWN_RESULT, "a snapshot overtook the answer");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+/* Hosting the node on the loop's thread: inputs in, a turn, outputs out; see node/node.h.
+ *
+ * Decides nothing. Invariants: the node is told the time before each input; an iteration of the
+ * loop has at most one turn, after all of its input; what a turn leaves is carried at once. */
+#include "base/assert.h"
+#include "server/internal.h"
+
+void loop_input(struct server *server) {
+    node_set_time(server->node, net_now_ms(), net_wall_ms());
+    net_turn_soon(server->net);
+}
+
+/* --- from other threads ---------------------------------------------------------------- */
+
+static void take_jobs(struct server *server) {
+    struct job *next = NULL;
+    for (struct job *job = disk_take_done(&server->disk); job != NULL; job = next) {
+        next = job->next;
+        job->next = NULL;
+        loop_input(server);
+        node_job_done(server->node, job);
+    }
+}
+
+static void take_batches(struct server *server) {
+    struct apply_batch *next = NULL;
+    for (struct apply_batch *batch = batches_take_done(&server->batches); batch != NULL;
+         batch = next) {
+        next = batch->next;
+        batch->next = NULL;
+        loop_input(server);
+        node_batch_done(server->node, batch);
+    }
+}
+
+static void take_calls(struct server *server) {
+    struct call *call;
+    while ((call = calls_take(&server->calls)) != NULL) {
+        links_call(server, call);
+    }
+    while ((call = calls_peek_abandoned(&server->calls)) != NULL) {
+        links_close(call->owner, STATUS_TIMEOUT);
+    }
+}
+
+/* Everything ends: nothing more goes to the node. Calls made from now on are refused. */
+static void end(struct server *server) {
+    if (!server->over) {
+        links_close_all(server);
+        server->over = true;
+        calls_end(&server->calls);
+        net_stop(server->net);
+    }
+}
+
+static void take_stop(struct server *server) {
+    uv_mutex_lock(&server->mutex);
+    uint32_t wanted = server->stops_wanted;
+    uv_mutex_unlock(&server->mutex);
+    if (wanted > 0 && !server->stopping) {
+        server->stopping = true;
+        loop_input(server);
+        node_stop(server->node);
+    }
+    if (wanted > 1) {
+        end(server);
+    }
+}
+
+static void on_woken(void *host) {
+    struct server *server = host;
+    take_jobs(server);
+    take_batches(server);
+    take_calls(server);
+    take_stop(server);
+}
+
+/* --- a turn ---------------------------------------------------------------------------- */
+
+/* The disk and the machine first: they work while the connections are written. */
+static void carry(struct server *server) {
+    struct node *node = server->node;
+    struct job *job;
+    struct apply_batch *batch;
+    struct node_conn *conn;
+    const char *address = NULL;
+    while ((job = node_take_job(node)) != NULL) {
+        disk_push(&server->disk, job);
+    }
+    while ((batch = node_take_batch(node)) != NULL) {
+        batches_push(&server->batches, batch);
+    }
+    while ((conn = node_take_dirty(node)) != NULL) {
+        links_flush(node_conn_host(conn));
+    }
+    while ((conn = node_take_dial(node, &address)) != NULL) {
+        links_dial(server, conn, address);
+    }
+    links_review(server);
+}
+
+static void on_turn(void *host) {
+    struct server *server = host;
+    node_set_time(server->node, net_now_ms(), net_wall_ms());
+    node_turn(server->node);
+    carry(server);
+    state_publish(server);
+    struct error failure = {.status = STATUS_OK};
+    if (node_stopped(server->node, &failure)) {
+        uv_mutex_lock(&server->mutex);
+        server->exit = failure;
+        uv_mutex_unlock(&server->mutex);
+        end(server);
+        return;
+    }
+    net_turn_at(server->net, node_deadline_ms(server->node));
+}
+
+const struct net_events LOOP_EVENTS = {
+    .accepted = links_accepted,
+    .connected = links_connected,
+    .bytes = links_bytes,
+    .ended = links_ended,
+    .drained = links_drained,
+    .closed = links_closed,
+    .woken = on_woken,
+    .turn = on_turn,
+};

@@ -1,0 +1,53 @@
+/* The line of a log entry: the same bytes on every disk and on every wire.
+ *
+ *   {"index":7,"term":2,"time":1732406400123,"from":[1,4,93],"input":{"Get":"a"},"crc32c":".."}
+ *   {"index":8,"term":3,"time":1732406400200,"noop":true,"crc32c":"9a3f00c2"}
+ *   {"index":9,"term":3,"time":1732406400300,"configuration":{...},"crc32c":"..."}
+ *
+ * The member order is fixed, there are no spaces outside the input, and the checksum is
+ * chained: seeded with that of the entry before. The input's bytes are the client's own. */
+#ifndef RAFTPICO_WIRE_ENTRY_H
+#define RAFTPICO_WIRE_ENTRY_H
+
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/limits.h"
+#include "base/status.h"
+
+enum entry_kind {
+    ENTRY_COMMAND,
+    ENTRY_NOOP,
+    ENTRY_CONFIGURATION,
+};
+
+/* Who took a command: members apply a tag once (design.md, "A server is a session"). */
+struct entry_tag {
+    uint64_t node;        /* id of the server that took it */
+    uint64_t incarnation; /* that server's life */
+    uint64_t sequence;    /* rising by one within the life, from 1 */
+};
+
+struct entry {
+    uint64_t index;
+    uint64_t term;
+    uint64_t time_ms; /* leader's wall clock, ms since 1970; never goes back in the log */
+    enum entry_kind kind;
+    struct entry_tag tag; /* COMMAND only */
+    struct span body;     /* COMMAND: the input's JSON text. CONFIGURATION: its JSON object's
+                             text. NOOP: empty. Borrowed from the line when read. */
+};
+
+/* Append the sealed line of `entry`, LF included; returns its checksum. */
+uint32_t entry_write(struct buffer *lines, const struct entry *entry, uint32_t previous_crc);
+
+/* Read and check a whole line. STATUS_CORRUPT: wrong seal or chain, or not the fixed form. The
+ * input itself is not parsed: it was valid when the leader sealed it. Numbers are bounded by
+ * NUMBER_MAX. */
+enum status entry_read(struct span line, uint32_t previous_crc, struct entry *entry,
+                       uint32_t *crc) MUST_USE;
+
+/* The same without checking the seal, for lines that were checked before. */
+enum status entry_parse(struct span line, struct entry *entry) MUST_USE;
+
+#endif

@@ -1,0 +1,86 @@
+"""The base class of what is replicated."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import ClassVar
+
+from raftpico._core import ApplyContext
+from raftpico.types import Json
+
+
+class Machine(ABC):
+    """A state machine: the same inputs in the same order give the same state on every member.
+
+    So `apply` must be deterministic: it uses no clock but `ctx.time`, no chance but
+    `ctx.random`, no files, sockets or environment, and does not depend on the order of a set or
+    on `hash()`. All members run the same version of the class and of Python.
+
+        class Counter(raftpico.Machine):
+            def __init__(self):
+                self.value = 0
+
+            def apply(self, ctx, input):
+                if ctx.kind is raftpico.ApplyKind.COMMAND:
+                    self.value += input
+                return self.value
+
+    A machine may declare the names of its inputs - the keys of an object, or a string itself -
+    and then a command that is sent as a query is refused (103) before `apply` sees it:
+
+        commands = {"Put", "Delete"}
+        queries = {"Get", "List"}
+    """
+
+    commands: ClassVar[Collection[str] | None] = None
+    """Names of inputs that change the state: refused in queries. None: not declared."""
+
+    queries: ClassVar[Collection[str] | None] = None
+    """Names of inputs that do not. Where declared, other inputs are refused in queries."""
+
+    @abstractmethod
+    def apply(self, ctx: ApplyContext, input: Json) -> Json:
+        """Apply one input and return the output.
+
+        Must not change the state unless `ctx.kind` is `ApplyKind.COMMAND`. Called on one
+        thread, that of `Server.run`, one input after the other; however long it takes, the
+        member goes on taking part in the cluster.
+
+        Args:
+            ctx: kind, index, term, time and random; valid during this call.
+            input: the JSON value that the client sent.
+
+        Returns:
+            A JSON value; `raftpico.NO_OUTPUT` for none.
+
+        Raises:
+            raftpico.InvalidInput: the input is refused (103); nothing may have changed.
+            Exception: any other is the outcome of the entry (109), the same on every member.
+        """
+
+    def snapshot(self) -> Json:
+        """The whole state as a JSON value (Ongaro's thesis, 5).
+
+        By default a dict of the public attributes: those of the instance whose names do not
+        begin with "_". A large state is better given in pieces, each one a line of the
+        snapshot's file: write a generator that yields JSON values.
+        """
+        return {name: value for name, value in vars(self).items() if name[:1] != "_"}
+
+    def restore(self, state: Json) -> None:
+        """Replace the whole state by that of a snapshot.
+
+        By default sets the public attributes and removes those that the snapshot does not have.
+
+        Args:
+            state: what `snapshot` returned, after a way through JSON; an iterator over the
+                pieces where `snapshot` is a generator.
+
+        Raises:
+            Exception: any one stops the server, for it has no state to go on from.
+        """
+        for name in [name for name in vars(self) if name[:1] != "_" and name not in state]:
+            delattr(self, name)
+        for name, value in state.items():
+            setattr(self, name, value)

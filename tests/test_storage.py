@@ -1,0 +1,117 @@
+"""The storage of a member: every fault of the system under it, every damage to its files.
+
+The checks are in C, over a file system in memory that can lose what was not synced; this builds
+them with sanitizers and runs them. By hand: `test_storage_damage 100000 SEED`,
+`test_storage_faults 1 SEED`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from cbuild import ROOT, build, folder, run
+
+FUZZ_SECONDS = 5
+
+STORAGE = [
+    f"csrc/storage/{name}.c"
+    for name in (
+        "calls",
+        "file",
+        "journal",
+        "journal_read",
+        "lines",
+        "metafile",
+        "opening",
+        "quarantine",
+        "recovery",
+        "segment",
+        "snapfile",
+        "store",
+        "torn",
+    )
+]
+WIRE = [f"csrc/wire/{name}.c" for name in ("entry", "line", "meta", "snapshot")]
+BASE = [f"csrc/base/{name}.c" for name in ("buffer", "crc32c", "memory", "random", "status")]
+MEMFS = ["tests/c/memfs.c", "tests/c/memfs_files.c"]
+RIG = [*MEMFS, *(f"tests/c/{name}.c" for name in ("logmaker", "storerig", "storetest"))]
+
+
+def program(name: str) -> Path:
+    return build(name, [f"tests/c/{name}.c", *RIG, *STORAGE, *WIRE, *BASE])
+
+
+def test_wire_of_storage() -> None:
+    """Entries, meta records and snapshots come back; any changed byte of a line is refused."""
+    assert "ok" in run(program("test_wire_storage"))
+
+
+def test_storage() -> None:
+    """C5, C8, D4, V3: the log, and term and vote."""
+    assert "ok" in run(program("test_storage"))
+
+
+def test_storage_more() -> None:
+    """S1 to S4, D2: snapshots, a full disk, real files."""
+    assert "ok" in run(program("test_storage_more"))
+
+
+def test_storage_faults() -> None:
+    """D1 to D3, D5, V2, V3, C5, C7: each system call of a life fails, or is its last."""
+    assert "ok" in run(program("test_storage_faults"))
+
+
+def test_storage_damage() -> None:
+    """D4: ten thousand single corruptions, each detected or harmless."""
+    assert "ok" in run(program("test_storage_damage"))
+
+
+def test_files_can_be_read_by_people(tmp_path: Path) -> None:
+    """JSON Lines in all of them, with the filling as well."""
+    data = tmp_path / "data"
+    run(program("test_storage"), str(data))
+    files = sorted(data.glob("*.jsonl"))
+    assert {path.name.split("-")[0] for path in files} == {"meta.jsonl", "log", "snapshot"}
+    for path in files:
+        for line in path.read_text().splitlines():
+            assert not line or len(json.loads(line)["crc32c"]) == 8, path
+    newest = sorted(data.glob("log-*.jsonl"))[-1]
+    assert newest.read_bytes().endswith(b"\n\n"), "filled ahead"
+    jq = shutil.which("jq")
+    if jq is not None:
+        command = [jq, ".index", *map(str, sorted(data.glob("log-*.jsonl")))]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert said.split() == [str(index) for index in range(1, 301)]
+
+
+def fuzzer() -> Path:
+    """The fuzz target; skips where clang cannot build one."""
+    clang = shutil.which("clang")
+    if clang is None:
+        pytest.skip("fuzzing wants clang, which is not here")
+    # NULL + 0 is where an empty span begins: C2y defines it, and no compiler minds.
+    flags = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize=pointer-overflow"]
+    probe = folder() / "probe_storage.c"
+    probe.write_text("int LLVMFuzzerTestOneInput(void *a, long b) { return a == 0 && b; }\n")
+    command = [clang, *flags, str(probe), "-o", str(folder() / "probe_storage")]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this clang has no libFuzzer")
+    sources = ["tests/fuzz/fuzz_storage.c", *MEMFS, *STORAGE, *WIRE, *BASE]
+    return build("fuzz_storage", sources, flags=flags, compiler=clang)
+
+
+def test_fuzz_briefly(tmp_path: Path) -> None:
+    """Any bytes as a log, a meta file or a snapshot: opened or refused, and read back right."""
+    run(
+        fuzzer(),
+        f"-max_total_time={FUZZ_SECONDS}",
+        "-max_len=5000",
+        f"-artifact_prefix={tmp_path}/",
+        str(tmp_path),
+        str(ROOT / "tests" / "fuzz" / "corpus_storage"),
+        timeout=FUZZ_SECONDS + 60,
+    )
