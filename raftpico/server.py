@@ -248,7 +248,10 @@ class Server(Caller):
     # -- state --
 
     def state(self) -> dict[str, Any]:
-        """A recent copy of what `server_state` answers; waits for nobody.
+        """A recent copy of the essentials; waits for nobody (`server_state` says more).
+
+        Its members: "role", "node_id", "term", "leader", "members", "commit_index",
+        "applied_index".
 
         Raises:
             raftpico.ServerClosed: the server is closed.
@@ -268,7 +271,7 @@ class Server(Caller):
     @property
     def term(self) -> int:
         """The current term (3.3)."""
-        return int(self.state()["current_term"])
+        return int(self.state()["term"])
 
     @property
     def leader(self) -> str | None:

@@ -64,7 +64,7 @@ def test_with(server: Server) -> None:
     before = server.commit_index
     assert server.command("count") == 1
     wait_for("the index is seen", lambda: server.commit_index > before)
-    assert server.state()["addr"] == server.addr
+    assert server.server_state()["addr"] == server.addr
     assert server.addr in repr(server)
 
 

@@ -165,8 +165,8 @@ OBJECTS: list[Any] = [
     1e22, 1e-7, 100.0, 5e-324, 1.7976931348623157e308, "", "a", 'q"b\\s/\b\f\n\r\t\x00\x1f\x7f',
     "\u00e9", "\u20ac", "\U0001d11e", "\ud800", "\udfff", "x\ud800\u00e9", "\u00ff" * 300,
     "\u0100" * 300, "\U00010000" * 300, "a" * 300 + "\u00e9", "\u2028\u2029", [], {}, (), [[]],
-    (1, (2, [3])), {"a": 1, "b": [True, None]}, {1: 1, -1: 2, 1.5: 3, True: 4, None: 5},
-    {False: 1, 10**30: 2, -0.0: 3}, Number.ONE, Name.A, {Number.ONE: Name.A, Name.A: 1},
+    (1, (2, [3])), {"a": 1, "b": [True, None]}, {1: 1, -1: 2, 1.5: 3, True: 4, None: 5},  # noqa: F601
+    {False: 1, 10**30: 2, -0.0: 3}, Number.ONE, Name.A, {Number.ONE: Name.A, Name.A: 1},  # noqa: F601
     Liar(7),
     {Liar(7): Liar(7)}, FloatLiar(0.5), {FloatLiar(0.5): 1}, Pair(1, 2), moved,
     collections.defaultdict(list, a=[1]), collections.Counter("aab"), {"\ud800": "\udc00"},

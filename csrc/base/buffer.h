@@ -40,7 +40,8 @@ void buffer_init(struct buffer *buffer);
 void buffer_free(struct buffer *buffer); /* and init again */
 void buffer_clear(struct buffer *buffer);
 
-/* Make room for `bytes` more at the end; returns where they go. buffer_extend then counts them. */
+/* Make room for `bytes` more at the end; returns where they go. buffer_extend then counts them.
+ */
 char *buffer_reserve(struct buffer *buffer, size_t bytes);
 static inline void buffer_extend(struct buffer *buffer, size_t bytes) {
     buffer->size += bytes;
@@ -63,10 +64,10 @@ static inline size_t buffer_count(const struct buffer *buffer) {
     return buffer->size - buffer->start;
 }
 static inline const char *buffer_peek(const struct buffer *buffer) {
-    return buffer->bytes + buffer->start;
+    return buffer->bytes == NULL ? NULL : buffer->bytes + buffer->start;
 }
 static inline struct span buffer_span(const struct buffer *buffer) {
-    return (struct span){buffer->bytes + buffer->start, buffer->size - buffer->start};
+    return (struct span){buffer_peek(buffer), buffer->size - buffer->start};
 }
 
 #endif

@@ -24,9 +24,8 @@ uint32_t crc32c_plain(uint32_t seed, const void *data, size_t bytes) {
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
-__attribute__((target("sse4.2"))) static uint32_t hardware(uint32_t seed,
-                                                           const unsigned char *at,
-                                                           size_t bytes) {
+__attribute__((target("sse4.2"))) static uint32_t
+hardware(uint32_t seed, const unsigned char *at, size_t bytes) {
     uint64_t crc = (uint32_t)~seed;
     for (; bytes >= 8; bytes -= 8, at += 8) {
         uint64_t word;

@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The checksum of `bytes` of `data`, going on from `seed` (the checksum of what came before, 0 at
- * the start): crc32c(crc32c(0, a), b) is that of a followed by b. */
+/* The checksum of `bytes` of `data`, going on from `seed` (the checksum of what came before, 0
+ * at the start): crc32c(crc32c(0, a), b) is that of a followed by b. */
 uint32_t crc32c(uint32_t seed, const void *data, size_t bytes);
 
 /* The same, slowly and plainly: the reference that tests compare with. */

@@ -7,67 +7,77 @@
 
 #include "base/assert.h"
 
-/* --- the cluster ------------------------------------------------------------------------- */
-#define MEMBERS_MAX 16                   /* voters and learners in one configuration */
-#define ADDRESS_BYTES_MAX 280            /* "host:port": a DNS name is at most 253 */
-#define NUMBER_MAX ((1ULL << 53) - 1)    /* terms and indexes from outside: exact in any JSON */
+/* --- the cluster --- */
+#define MEMBERS_MAX 16                /* voters and learners in one configuration */
+#define ADDRESS_BYTES_MAX 280         /* "host:port": a DNS name is at most 253 */
+#define NUMBER_MAX ((1ULL << 53) - 1) /* terms and indexes from outside: exact in any JSON */
 
-/* --- a client's line ------------------------------------------------------------------------ */
+/* --- a client's line ------------------------------------------------------------------------
+ */
 #ifndef LINE_BYTES_MAX
-#define LINE_BYTES_MAX (1024u * 1024u)   /* one request line, its LF not counted */
+#define LINE_BYTES_MAX (1024u * 1024u) /* one request line, its LF not counted */
 #endif
-#define JSON_DEPTH_MAX 128u              /* nesting of [ and { */
-#define BATCH_REQUESTS_MAX 1000u         /* requests in one JSON-RPC batch */
-#define ID_BYTES_MAX 4096u               /* the raw text of an id */
+#define JSON_DEPTH_MAX 128u      /* nesting of [ and { */
+#define BATCH_REQUESTS_MAX 1000u /* requests in one JSON-RPC batch */
+#define ID_BYTES_MAX 4096u       /* the raw text of an id */
 
-/* --- an entry -------------------------------------------------------------------------------- */
-#define ENTRY_OVERHEAD_BYTES_MAX 512u    /* what the log adds around a command's input */
+/* --- an entry --------------------------------------------------------------------------------
+ */
+#define ENTRY_OVERHEAD_BYTES_MAX 512u /* what the log adds around a command's input */
 #define ENTRY_BYTES_MAX (LINE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX)
 
-/* --- a member's queues ------------------------------------------------------------------------ */
-#define PENDING_COMMANDS_MAX 131072u     /* commands of one server that wait for their answer */
-#define PENDING_BYTES_MAX (256ull * 1024 * 1024)      /* their text, together */
-#define PENDING_READS_MAX 131072u        /* queries of all kinds that wait */
+/* --- a member's queues
+ * ------------------------------------------------------------------------ */
+#define PENDING_COMMANDS_MAX 131072u /* commands of one server that wait for their answer */
+#define PENDING_BYTES_MAX (256ull * 1024 * 1024) /* their text, together */
+#define PENDING_READS_MAX 131072u                /* queries of all kinds that wait */
 #define PENDING_READ_BYTES_MAX (64ull * 1024 * 1024)
-#define ADMIN_REQUESTS_MAX 64u           /* AddServer, RemoveServer, TakeSnapshot that wait */
-#define IN_FLIGHT_PER_CLIENT_MAX 65536u  /* requests of one connection that wait: then it is not read */
-#define CLIENT_OUT_BYTES_MAX (4u * 1024 * 1024)       /* unread answers: then it is not read */
-#define BAD_LINES_MAX 1000u              /* in a row on one connection: then it is closed */
-#define PEER_OUT_BYTES_MAX (8u * 1024 * 1024)         /* unsent to a peer: then only heartbeats */
+#define ADMIN_REQUESTS_MAX 64u /* AddServer, RemoveServer, TakeSnapshot that wait */
+#define ANSWERS_IN_FLIGHT_BYTES_MAX (64ull * 1024 * 1024) /* expected, of one connection */
+#define IN_FLIGHT_PER_CLIENT_MAX                                                               \
+    4096u /* requests of one connection that wait: then it is not read */
+#define CLIENT_OUT_BYTES_MAX (4u * 1024 * 1024) /* unread answers: then it is not read */
+#define BAD_LINES_MAX 1000u /* in a row on one connection: then it is closed */
+#define PEER_OUT_BYTES_MAX (8u * 1024 * 1024) /* unsent to a peer: then only heartbeats */
 #define APPEND_BYTES_MAX (1024u * 1024)  /* entry lines in one message (at least one line) */
 #define PROPOSE_BYTES_MAX (1024u * 1024) /* forwarded commands in one message */
-#define PEER_PAYLOAD_BYTES_MAX (8u * 1024 * 1024)     /* bytes that may follow a message's line */
+#define PEER_PAYLOAD_BYTES_MAX (8u * 1024 * 1024) /* bytes that may follow a message's line */
 #define SNAPSHOT_CHUNK_BYTES (256u * 1024)
-#define ENTRY_CACHE_BYTES_MAX (64ull * 1024 * 1024)   /* recent lines in memory, when durable */
+#define ENTRY_CACHE_BYTES_MAX (64ull * 1024 * 1024) /* recent lines in memory, when durable */
 #define ENTRY_BLOCK_BYTES (256u * 1024)
-#define APPLY_BATCH_ITEMS_MAX 8192u      /* handed to the machine at once */
+#define APPLY_BATCH_ITEMS_MAX 8192u /* handed to the machine at once */
 #define APPLY_BATCH_BYTES_MAX (4u * 1024 * 1024)
-#define APPLY_BATCHES_MAX 2u             /* with the apply thread: one running, one waiting */
-#define DISK_BATCH_BYTES_MAX (16u * 1024 * 1024)      /* written and synced at once */
-#define COMPACT_KEEP_ENTRIES 10000u      /* kept behind a snapshot for followers that lag a little */
+#define APPLY_BATCHES_MAX 2u /* with the apply thread: one running, one waiting */
+#define DISK_BATCH_BYTES_MAX (16u * 1024 * 1024) /* written and synced at once */
+#define COMPACT_KEEP_ENTRIES                                                                   \
+    10000u /* kept behind a snapshot for followers that lag a little                           \
+            */
 #define SNAPSHOT_LOG_BYTES_DEFAULT (64ull * 1024 * 1024)
 
-/* --- a member's deadlines, milliseconds -------------------------------------------------------- */
+/* --- a member's deadlines, milliseconds
+ * -------------------------------------------------------- */
 #define REQUEST_TIMEOUT_MS_DEFAULT 60000u /* every request is answered within this */
 #define NO_LEADER_TIMEOUT_MS 5000u        /* without a leader for this long: 108 */
-#define DIAL_TIMEOUT_MS 3000u             /* a server that is to be added must answer within this */
-#define CATCH_UP_TIMEOUT_MS 10000u        /* and make progress at least this often until it votes */
+#define DIAL_TIMEOUT_MS 3000u      /* a server that is to be added must answer within this */
+#define CATCH_UP_TIMEOUT_MS 10000u /* and make progress at least this often until it votes */
 #define REDIAL_MS_LEAST 20u
 #define REDIAL_MS_MOST 1000u
-#define STOP_TIMEOUT_MS 3000u             /* a graceful stop takes at most this long */
+#define STOP_TIMEOUT_MS 3000u /* a graceful stop takes at most this long */
 #define SNAPSHOT_RETRY_MS 1000u
 
-/* --- connections and threads --------------------------------------------------------------------- */
+/* --- connections and threads
+ * --------------------------------------------------------------------- */
 #ifndef CLIENT_CONNECTIONS_MAX
-#define CLIENT_CONNECTIONS_MAX 65536u    /* accepted; fewer where the process may open fewer files */
+#define CLIENT_CONNECTIONS_MAX                                                                 \
+    65536u /* accepted; fewer where the process may open fewer files */
 #endif
-#define DESCRIPTORS_RESERVED 64u         /* of those kept back for files and for dialling peers */
-#define LISTEN_BACKLOG 1024              /* connections that the system holds for us */
-#define READ_BYTES_MAX (256u * 1024)     /* read at once, into one place for all connections */
+#define DESCRIPTORS_RESERVED 64u     /* of those kept back for files and for dialling peers */
+#define LISTEN_BACKLOG 1024          /* connections that the system holds for us */
+#define READ_BYTES_MAX (256u * 1024) /* read at once, into one place for all connections */
 #define CONN_OUT_KEEP_BYTES (64u * 1024) /* of an emptied output buffer: more is given back */
 #define CONNECT_TIMEOUT_MS 3000u         /* name look-up not counted */
-#define FINISH_TIMEOUT_MS 2000u          /* a closing connection has this long to take the rest */
-#define FINISH_STOP_TIMEOUT_MS 500u      /* the same when the server stops */
+#define FINISH_TIMEOUT_MS 2000u     /* a closing connection has this long to take the rest */
+#define FINISH_STOP_TIMEOUT_MS 500u /* the same when the server stops */
 #define FINISH_BYTES_MAX (16ull * 1024 * 1024) /* read and dropped meanwhile */
 #define KEEPALIVE_SECONDS 60u
 #define SNAPSHOT_IO_BYTES (1024u * 1024) /* of a snapshot, written or read at once */
@@ -76,20 +86,23 @@ STATIC_ASSERT(APPEND_BYTES_MAX + ENTRY_BYTES_MAX <= PEER_PAYLOAD_BYTES_MAX, "a m
 STATIC_ASSERT(PROPOSE_BYTES_MAX + ENTRY_BYTES_MAX <= PEER_PAYLOAD_BYTES_MAX, "a message fits");
 STATIC_ASSERT(SNAPSHOT_CHUNK_BYTES <= PEER_PAYLOAD_BYTES_MAX, "a chunk fits");
 
-/* --- the core ---------------------------------------------------------------------------- */
+/* --- the core --- */
 #ifndef RAFT_UNCOMMITTED_ENTRIES_MAX
 #define RAFT_UNCOMMITTED_ENTRIES_MAX (1ull << 20) /* then proposals are refused */
 #endif
 #ifndef RAFT_IN_FLIGHT_ENTRIES_MAX
 #define RAFT_IN_FLIGHT_ENTRIES_MAX 65536ull /* sent to one peer and not acknowledged yet */
 #endif
-#define RAFT_PEERS_MAX (2 * MEMBERS_MAX) /* members, and removed ones that do not know it yet */
+#define RAFT_PEERS_MAX                                                                         \
+    (2 * MEMBERS_MAX) /* members, and removed ones that do not know it yet                     \
+                       */
 #define RAFT_HEARTBEAT_MS_MOST 100u
 #define RAFT_HEARTBEATS_PER_TIMEOUT 3u
 #define RAFT_OFFERS_PER_HEARTBEAT 4u /* how often a peer with a full queue is offered again */
 #define RAFT_DEPARTING_TIMEOUTS 10u  /* a removed peer is kept informed for at most so long */
 
-/* --- default election timing, milliseconds (CreateCluster) ----------------------------------- */
+/* --- default election timing, milliseconds (CreateCluster) -----------------------------------
+ */
 #define MIN_ELECTION_TIMEOUT_MS_DEFAULT 300u
 #define MAX_ELECTION_TIMEOUT_MS_DEFAULT 2000u
 #define ELECTION_TIMEOUT_MS_LEAST 10u

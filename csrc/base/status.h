@@ -8,17 +8,17 @@
 
 enum status {
     STATUS_OK = 0,
-    STATUS_NO_MEMORY,  /* an allocation failed; arguments are as they were */
-    STATUS_IO,         /* the operating system refused a read, write, sync, rename ... */
-    STATUS_NO_SPACE,   /* ENOSPC or EDQUOT: may pass by itself */
-    STATUS_CORRUPT,    /* a file holds what cannot have been written by us, or has changed */
-    STATUS_LOCKED,     /* the data directory or the port is used by another process */
-    STATUS_MISMATCH,   /* the data directory belongs to another address, node or cluster */
-    STATUS_INVALID,    /* an argument from outside is out of its range */
-    STATUS_NOT_FOUND,  /* what was asked for does not exist (any more) */
-    STATUS_CLOSED,     /* the object is stopping or stopped */
+    STATUS_NO_MEMORY, /* an allocation failed; arguments are as they were */
+    STATUS_IO,        /* the operating system refused a read, write, sync, rename ... */
+    STATUS_NO_SPACE,  /* ENOSPC or EDQUOT: may pass by itself */
+    STATUS_CORRUPT,   /* a file holds what cannot have been written by us, or has changed */
+    STATUS_LOCKED,    /* the data directory or the port is used by another process */
+    STATUS_MISMATCH,  /* the data directory belongs to another address, node or cluster */
+    STATUS_INVALID,   /* an argument from outside is out of its range */
+    STATUS_NOT_FOUND, /* what was asked for does not exist (any more) */
+    STATUS_CLOSED,    /* the object is stopping or stopped */
     STATUS_TIMEOUT,
-    STATUS_PYTHON,     /* a Python exception is set already: keep it */
+    STATUS_PYTHON, /* a Python exception is set already: keep it */
 };
 
 #define ERROR_TEXT_BYTES_MAX 512
@@ -36,7 +36,8 @@ struct error {
 #define PRINTF_LIKE(format_at, args_at)
 #endif
 
-/* Fill `error` (which may be NULL) with a text cut to ERROR_TEXT_BYTES_MAX; returns `status`. */
+/* Fill `error` (which may be NULL) with a text cut to ERROR_TEXT_BYTES_MAX; returns `status`.
+ */
 enum status error_set(struct error *error, enum status status, const char *format, ...)
     PRINTF_LIKE(3, 4);
 

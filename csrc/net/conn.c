@@ -12,7 +12,7 @@ static uv_stream_t *stream_of(struct net_conn *conn) {
     return (uv_stream_t *)&conn->tcp;
 }
 
-/* --- life ------------------------------------------------------------------------------ */
+/* --- life --- */
 
 struct net_conn *net_conn_open(struct net *net, enum net_stage stage) {
     struct net_conn *conn = memory_must_alloc_zero(sizeof(*conn));
@@ -100,7 +100,7 @@ void net_conn_expire(struct net_conn *conn) {
     }
 }
 
-/* --- reading --------------------------------------------------------------------------- */
+/* --- reading --- */
 
 /* libuv reads and calls back before it reads for anybody else: one place serves all. */
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
@@ -171,7 +171,7 @@ void net_conn_resume(struct net_conn *conn) {
     }
 }
 
-/* --- writing --------------------------------------------------------------------------- */
+/* --- writing --- */
 
 struct write {
     uv_write_t request;
@@ -231,7 +231,7 @@ bool net_conn_is_open(const struct net_conn *conn) {
     return conn->stage == NET_OPEN;
 }
 
-/* --- closing --------------------------------------------------------------------------- */
+/* --- closing --- */
 
 static void on_shutdown(uv_shutdown_t *request, int result) {
     struct net_conn *conn = request->data;

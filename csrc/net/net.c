@@ -30,7 +30,7 @@ uint64_t net_wall_ms(void) {
     return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_usec / 1000u;
 }
 
-/* --- turns ----------------------------------------------------------------------------- */
+/* --- turns --- */
 
 static void on_idle(uv_idle_t *idle) {
     (void)idle; /* being active is all that it is for */
@@ -72,7 +72,7 @@ void net_turn_at(struct net *net, uint64_t at_ms) {
     uv_timer_start(&net->timer, on_timer, at_ms > now_ms ? at_ms - now_ms : 0, 0);
 }
 
-/* --- waking ---------------------------------------------------------------------------- */
+/* --- waking --- */
 
 static void on_wake(uv_async_t *wake) {
     struct net *net = wake->data;
@@ -85,7 +85,7 @@ void net_wake(struct net *net) {
     uv_async_send(&net->wake);
 }
 
-/* --- deadlines ------------------------------------------------------------------------- */
+/* --- deadlines --- */
 
 /* Deadlines are rare and coarse, so one slow timer looks at all connections while there are
  * any. */
@@ -113,7 +113,7 @@ void net_count_deadline(struct net *net, int change) {
     }
 }
 
-/* --- listening ------------------------------------------------------------------------- */
+/* --- listening --- */
 
 static void on_connection(uv_stream_t *listener, int result) {
     struct net *net = listener->data;
@@ -238,7 +238,7 @@ enum status net_listen(struct net *net, const char *address, bool loopback_only,
     return STATUS_OK;
 }
 
-/* --- life ------------------------------------------------------------------------------ */
+/* --- life --- */
 
 /* How many connections may be accepted with enough descriptors left for files and peers. */
 static uint32_t count_descriptors(void) {

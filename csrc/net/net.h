@@ -56,7 +56,7 @@ void net_turn_at(struct net *net, uint64_t at_ms); /* replaces the last; NET_NEV
 uint64_t net_now_ms(void);  /* monotonic */
 uint64_t net_wall_ms(void); /* since 1970 */
 
-/* --- connections ----------------------------------------------------------------------- */
+/* --- connections --- */
 
 /* Begin to connect; `connected` or `closed` follows. */
 struct net_conn *net_dial(struct net *net, const char *address, void *user);

@@ -1,14 +1,18 @@
-/* Changes of the cluster that somebody asked for: created, added, removed; and asked-for snapshots.
+/* Changes of the cluster that somebody asked for: created, added, removed; and asked-for
+ * snapshots.
  *
- * One change is under way at a time, the others wait in a line. A server that is not the leader passes
- * its own requests on. Invariant: each request is answered once - to our client, to the server that
- * passed it on, or to nobody where we asked ourselves (a wiped member is replaced). */
+ * One change is under way at a time, the others wait in a line. A server that is not the leader
+ * passes its own requests on. Invariant: each request is answered once - to our client, to the
+ * server that passed it on, or to nobody where we asked ourselves (a wiped member is replaced).
+ */
 #include "base/assert.h"
 #include "base/memory.h"
 #include "node/internal.h"
 #include "wire/scan.h"
 
-/* --- the line -------------------------------------------------------------------------------------------- */
+/* --- the line
+ * --------------------------------------------------------------------------------------------
+ */
 static struct admin *new_admin(struct node *node, enum admin_kind kind, const char *address) {
     struct admin *admin = memory_must_alloc_zero(sizeof(*admin));
     admin->kind = kind;
@@ -35,7 +39,9 @@ static void unlink_admin(struct node *node, struct admin *admin) {
     memory_free(admin);
 }
 
-/* --- answering ------------------------------------------------------------------------------------------- */
+/* --- answering
+ * -------------------------------------------------------------------------------------------
+ */
 static void reply_to_peer(struct node *node, struct admin *admin, enum rpc_code code,
                           struct span body) {
     struct peer *peer = peers_find_ready(node, admin->origin);
@@ -89,7 +95,9 @@ static void done(struct node *node, struct admin *admin) {
     buffer_free(&result);
 }
 
-/* --- requests ---------------------------------------------------------------------------------------------- */
+/* --- requests
+ * ----------------------------------------------------------------------------------------------
+ */
 void admin_submit(struct node *node, struct node_conn *conn, struct gather *gather,
                   const struct rpc_request *request) {
     struct caller caller;
@@ -106,8 +114,7 @@ void admin_submit(struct node *node, struct node_conn *conn, struct gather *gath
     enum admin_kind kind = request->method == RPC_ADD_SERVER      ? ADMIN_ADD
                            : request->method == RPC_REMOVE_SERVER ? ADMIN_REMOVE
                                                                   : ADMIN_SNAPSHOT;
-    struct admin *admin =
-        new_admin(node, kind, kind == ADMIN_SNAPSHOT ? "" : request->address);
+    struct admin *admin = new_admin(node, kind, kind == ADMIN_SNAPSHOT ? "" : request->address);
     caller_move(&admin->caller, &caller);
     admin->index = node->applies.applied;
 }
@@ -161,7 +168,8 @@ void admin_replace(struct node *node, struct peer *peer) {
 }
 
 void admin_receive(struct node *node, struct peer *peer, const struct peer_message *message) {
-    struct span add = {rpc_method_name(RPC_ADD_SERVER), strlen(rpc_method_name(RPC_ADD_SERVER))};
+    struct span add = {rpc_method_name(RPC_ADD_SERVER),
+                       strlen(rpc_method_name(RPC_ADD_SERVER))};
     struct span remove = {rpc_method_name(RPC_REMOVE_SERVER),
                           strlen(rpc_method_name(RPC_REMOVE_SERVER))};
     bool adds = span_equal(message->method, add);
@@ -202,7 +210,8 @@ void admin_receive_reply(struct node *node, struct peer *peer,
     }
 }
 
-/* --- one step of a change ------------------------------------------------------------------------------------ */
+/* --- one step of a change
+ * ------------------------------------------------------------------------------------ */
 static bool configuration_settled(const struct node *node) {
     const struct cluster *cluster = members_peek(node);
     return cluster != NULL && !cluster->raft.joint &&
@@ -225,7 +234,8 @@ static void begin_add(struct node *node, struct admin *admin) {
         admin->node_id = id;
         start_catching_up(node, admin);
     } else if (cluster->raft.count == MEMBERS_MAX) {
-        refuse(node, admin, RPC_UNREACHABLE, "not_applied", "the cluster has MEMBERS_MAX members");
+        refuse(node, admin, RPC_UNREACHABLE, "not_applied",
+               "the cluster has MEMBERS_MAX members");
     } else if (node->probe == NULL) {
         admin->stage = ADMIN_PROBING;
         admin->step_deadline_ms = node->now_ms + DIAL_TIMEOUT_MS;
@@ -322,7 +332,8 @@ static void watch_add(struct node *node, struct admin *admin) {
     }
 }
 
-/* Whether the change is complete, whoever leads by now (a leader that removed itself does not). */
+/* Whether the change is complete, whoever leads by now (a leader that removed itself does not).
+ */
 static bool is_complete(const struct node *node, const struct admin *admin) {
     if (admin->kind == ADMIN_CREATE) {
         return node->state.role == RAFT_LEADER && configuration_settled(node) &&
@@ -375,8 +386,7 @@ static void step_leading(struct node *node, struct admin *admin) {
         if (admin->kind == ADMIN_ADD) {
             watch_add(node, admin);
         } else if (!node->state.change_pending &&
-                   configuration_id_at(members_peek(node), admin->address) ==
-                       admin->node_id) {
+                   configuration_id_at(members_peek(node), admin->address) == admin->node_id) {
             admin->stage = ADMIN_PROPOSING; /* lost with an earlier leader */
         }
         return;

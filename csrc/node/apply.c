@@ -1,8 +1,8 @@
-/* The way to the machine and back: committed entries and released queries into batches, in order;
- * results to those who wait.
+/* The way to the machine and back: committed entries and released queries into batches, in
+ * order; results to those who wait.
  *
- * Invariant: entries are handed out in index order, each once; a tag takes effect once (sessions);
- * a query's item stands behind every entry that it must see. */
+ * Invariant: entries are handed out in index order, each once; a tag takes effect once
+ * (sessions); a query's item stands behind every entry that it must see. */
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -26,12 +26,11 @@ static struct apply_batch *filling(struct node *node) {
 
 bool apply_has_room(const struct node *node) {
     const struct apply_batch *batch = node->applies.filling;
-    return batch == NULL || (batch->count < APPLY_BATCH_ITEMS_MAX &&
-                             batch->input.size < APPLY_BATCH_BYTES_MAX);
+    return batch == NULL ||
+           (batch->count < APPLY_BATCH_ITEMS_MAX && batch->input.size < APPLY_BATCH_BYTES_MAX);
 }
 
-static struct apply_item *add_item(struct node *node, enum apply_kind kind,
-                                   struct span input) {
+static struct apply_item *add_item(struct node *node, enum apply_kind kind, struct span input) {
     struct apply_item *item = apply_batch_add(filling(node), kind, input);
     item->index = node->applies.handed;
     item->term = raft_term_at(node->raft, node->applies.handed);
@@ -57,7 +56,8 @@ void apply_clear(struct node *node) {
     *applies = (struct applies){.slot_free = NO_SLOT};
 }
 
-/* --- queries ------------------------------------------------------------------------------------------ */
+/* --- queries
+ * ------------------------------------------------------------------------------------------ */
 static uint32_t take_slot(struct applies *applies) {
     if (applies->slot_free == NO_SLOT) {
         uint32_t before = applies->slot_count;
@@ -105,7 +105,8 @@ void apply_expire(struct node *node) {
     }
 }
 
-/* --- commands ------------------------------------------------------------------------------------------ */
+/* --- commands
+ * ------------------------------------------------------------------------------------------ */
 static struct entry_tag *find_session(struct applies *applies, uint64_t server) {
     for (uint32_t i = 0; i < applies->session_count; i++) {
         if (applies->sessions[i].node == server) {
@@ -115,7 +116,8 @@ static struct entry_tag *find_session(struct applies *applies, uint64_t server) 
     return NULL;
 }
 
-/* Whether a tag takes effect here and now; a function of the log alone, so the same everywhere. */
+/* Whether a tag takes effect here and now; a function of the log alone, so the same everywhere.
+ */
 static bool session_accepts(struct node *node, const struct entry *entry) {
     struct applies *applies = &node->applies;
     const struct cluster *cluster = members_at(node, entry->index);
@@ -188,7 +190,8 @@ static bool hand_line(struct node *node, struct span line) {
     struct span body;
     if (entry_parse(line, &entry) != STATUS_OK || entry.index != applies->handed + 1 ||
         line_peek_crc(line, &body, &applies->handed_crc) != STATUS_OK) {
-        node_fail(node, STATUS_CORRUPT, "a log line that was read back is not what was written");
+        node_fail(node, STATUS_CORRUPT,
+                  "a log line that was read back is not what was written");
         return false;
     }
     applies->handed = entry.index;
@@ -215,8 +218,8 @@ static void read_back(struct node *node, uint64_t first) {
 
 void apply_advance(struct node *node) {
     struct applies *applies = &node->applies;
-    while (!applies->restoring && !node->stopped && applies->handed < node->state.commit_index &&
-           apply_has_room(node)) {
+    while (!applies->restoring && !node->stopped &&
+           applies->handed < node->state.commit_index && apply_has_room(node)) {
         struct span line = entries_peek(&node->entries, applies->handed + 1);
         if (line.size == 0) {
             read_back(node, applies->handed + 1);
@@ -249,7 +252,8 @@ void apply_read_done(struct node *node, struct job *job) {
     }
 }
 
-/* --- other items ----------------------------------------------------------------------------------------- */
+/* --- other items
+ * ----------------------------------------------------------------------------------------- */
 void apply_snapshot_item(struct node *node) {
     add_item(node, APPLY_SNAPSHOT, (struct span){NULL, 0})->wants_output = true;
 }
@@ -267,8 +271,9 @@ void apply_notice(struct node *node, const char *level, const char *event, const
     va_end(args);
     struct buffer json;
     buffer_init(&json);
-    buffer_append_format(&json, "{\"level\":\"%s\",\"event\":\"%s\",\"role\":\"%s\",\"term\":",
-                         level, event, node_role_name(node));
+    buffer_append_format(&json,
+                         "{\"level\":\"%s\",\"event\":\"%s\",\"role\":\"%s\",\"term\":", level,
+                         event, node_role_name(node));
     buffer_append_u64(&json, node->state.term);
     buffer_append_text(&json, ",\"text\":");
     scan_append_string(&json, (struct span){text, strlen(text)});
@@ -279,7 +284,8 @@ void apply_notice(struct node *node, const char *level, const char *event, const
     buffer_free(&json);
 }
 
-/* --- batches out and back ---------------------------------------------------------------------------------- */
+/* --- batches out and back
+ * ---------------------------------------------------------------------------------- */
 void apply_hand_over(struct node *node) {
     struct applies *applies = &node->applies;
     if (applies->filling == NULL || applies->filling->count == 0) {
@@ -432,8 +438,8 @@ void node_batch_done(struct node *node, struct apply_batch *batch) {
     applies->outstanding--;
     memmove(applies->through, applies->through + 1,
             applies->outstanding * sizeof(applies->through[0]));
-    if (applies->spare == NULL && batch->input.capacity + batch->output.capacity <
-                                      4 * (size_t)APPLY_BATCH_BYTES_MAX) {
+    if (applies->spare == NULL &&
+        batch->input.capacity + batch->output.capacity < 4 * (size_t)APPLY_BATCH_BYTES_MAX) {
         batch->count = 0;
         buffer_clear(&batch->input);
         buffer_clear(&batch->output);

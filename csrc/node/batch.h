@@ -1,7 +1,7 @@
 /* What crosses between the loop and the apply thread: a batch that changes hands whole.
  *
- * The node fills a batch, the server hands it over, the apply thread runs it and writes the results
- * into the same batch, and it comes back. At each moment one thread owns it. */
+ * The node fills a batch, the server hands it over, the apply thread runs it and writes the
+ * results into the same batch, and it comes back. At each moment one thread owns it. */
 #ifndef RAFTPICO_NODE_BATCH_H
 #define RAFTPICO_NODE_BATCH_H
 
@@ -11,12 +11,14 @@
 #include "base/buffer.h"
 
 enum apply_kind {
-    APPLY_COMMAND,     /* a committed entry: machine.apply() */
-    APPLY_QUERY,       /* linearizable, at this place in the order: machine.apply() */
+    APPLY_COMMAND, /* a committed entry: machine.apply() */
+    APPLY_QUERY,   /* linearizable, at this place in the order: machine.apply() */
     APPLY_LOCAL_QUERY,
-    APPLY_SNAPSHOT,    /* machine.snapshot(): output is one line of JSON text, LF, for each piece */
-    APPLY_RESTORE,     /* machine.restore(): input is such lines */
-    APPLY_NOTICE,      /* input is a JSON object for the log: {"level":..,"event":..,"text":..,...} */
+    APPLY_SNAPSHOT, /* machine.snapshot(): output is one line of JSON text, LF, for each piece
+                     */
+    APPLY_RESTORE,  /* machine.restore(): input is such lines */
+    APPLY_NOTICE,   /* input is a JSON object for the log: {"level":..,"event":..,"text":..,...}
+                     */
 };
 
 enum apply_outcome {
@@ -29,11 +31,12 @@ enum apply_outcome {
 
 struct apply_item {
     enum apply_kind kind;
-    bool wants_output;   /* false: nobody here waits for what the machine returns; skip encoding */
-    uint64_t index;      /* COMMAND: of its entry. Queries, SNAPSHOT: the last applied one */
+    bool
+        wants_output; /* false: nobody here waits for what the machine returns; skip encoding */
+    uint64_t index;   /* COMMAND: of its entry. Queries, SNAPSHOT: the last applied one */
     uint64_t term;
-    uint64_t time_ms;    /* replicated time, ms since 1970; queries: of the last applied entry */
-    uint64_t token;      /* the node's own, to find the caller again */
+    uint64_t time_ms; /* replicated time, ms since 1970; queries: of the last applied entry */
+    uint64_t token;   /* the node's own, to find the caller again */
     size_t input_offset; /* in batch->input */
     size_t input_size;
 

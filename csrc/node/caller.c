@@ -1,8 +1,8 @@
 /* Who waits for an answer, and answering exactly once.
  *
- * A caller is a request with an id on a connection, alone or inside a JSON-RPC batch. Must not know
- * what was asked. Invariant: each caller is answered or dropped once; conn->waiting counts those
- * that are neither yet. */
+ * A caller is a request with an id on a connection, alone or inside a JSON-RPC batch. Must not
+ * know what was asked. Invariant: each caller is answered or dropped once; conn->waiting counts
+ * those that are neither yet. */
 #include "base/memory.h"
 #include "node/internal.h"
 #include "wire/scan.h"
@@ -11,7 +11,7 @@
 struct gather {
     struct node_conn *conn;
     struct buffer out;
-    uint32_t open;  /* requests dispatched and not answered, plus one while dispatching */
+    uint32_t open; /* requests dispatched and not answered, plus one while dispatching */
     bool any;
 };
 
@@ -109,7 +109,16 @@ static struct buffer *answer_out(struct node *node, struct caller *caller) {
     return &caller->conn->out;
 }
 
+/* The largest answer of late, slowly forgotten: bounds what may be in flight (conn.c). */
+static void expect_answers(struct node_conn *conn, size_t bytes) {
+    size_t faded = conn->answer_bytes - conn->answer_bytes / 1024;
+    conn->answer_bytes = bytes > faded ? bytes : faded;
+}
+
 void caller_result(struct node *node, struct caller *caller, struct span result) {
+    if (caller->conn != NULL) {
+        expect_answers(caller->conn, result.size);
+    }
     struct buffer *out = answer_out(node, caller);
     if (out != NULL) {
         rpc_write_result(out, (struct span){caller->id, caller->id_size}, result,

@@ -1,7 +1,7 @@
 /* Connections as the node sees them: bytes in, lines and payloads to their rooms, bytes out.
  *
- * Must not know what a line means. Invariant: input is consumed in order; once `closing` is set no
- * more of it is looked at. */
+ * Must not know what a line means. Invariant: input is consumed in order; once `closing` is set
+ * no more of it is looked at. */
 #include "base/assert.h"
 #include "base/memory.h"
 #include "node/internal.h"
@@ -94,8 +94,16 @@ bool node_conn_wants_input(const struct node_conn *conn) {
     if (conn->closing) {
         return false;
     }
-    return conn->kind != CONN_CLIENT || (conn_backlog(conn) < CLIENT_OUT_BYTES_MAX &&
-                                         conn->waiting < IN_FLIGHT_PER_CLIENT_MAX);
+    if (conn->kind != CONN_CLIENT) {
+        return true;
+    }
+    return conn_backlog(conn) < CLIENT_OUT_BYTES_MAX &&
+           conn->waiting < IN_FLIGHT_PER_CLIENT_MAX &&
+           (uint64_t)conn->waiting * conn->answer_bytes < ANSWERS_IN_FLIGHT_BYTES_MAX;
+}
+
+bool node_conn_waiting(const struct node_conn *conn) {
+    return conn->waiting > 0;
 }
 
 void *node_conn_host(const struct node_conn *conn) {
@@ -114,12 +122,17 @@ bool node_conn_closing(const struct node_conn *conn) {
     return conn->closing;
 }
 
-/* --- input ---------------------------------------------------------------------------------------- */
+/* --- input
+ * ---------------------------------------------------------------------------------------- */
+#define NUMBER_TEXT(number) #number
+#define TOO_LONG(number)                                                                       \
+    "{\"reason\":\"line too long\",\"limit_bytes\":" NUMBER_TEXT(number) "}"
+#define TOO_LONG_DATA TOO_LONG(1048576)
+STATIC_ASSERT(LINE_BYTES_MAX == 1048576, "the text names the limit");
+
 static void too_long(struct node *node, struct node_conn *conn) {
     if (conn->kind == CONN_CLIENT) {
-        rpc_write_error(&conn->out, SPAN("null"), RPC_PARSE_ERROR,
-                        SPAN("{\"reason\":\"line too long\",\"limit\":\"LINE_BYTES_MAX\"}"),
-                        false);
+        rpc_write_error(&conn->out, SPAN("null"), RPC_PARSE_ERROR, SPAN(TOO_LONG_DATA), false);
     }
     conn_close(node, conn);
 }
@@ -131,7 +144,8 @@ static void peer_line(struct node *node, struct node_conn *conn, struct span lin
     }
     if (peer_read(line, conn->message) != STATUS_OK ||
         conn->message->bytes > PEER_PAYLOAD_BYTES_MAX) {
-        apply_notice(node, "warning", "peer", "a malformed message between servers was refused");
+        apply_notice(node, "warning", "peer",
+                     "a malformed message between servers was refused");
         conn_close(node, conn);
         return;
     }

@@ -6,11 +6,11 @@
 #include "base/memory.h"
 
 struct entries_block {
-    uint64_t first;      /* index of its first line */
-    uint32_t count;      /* lines */
-    uint32_t capacity;   /* of starts */
-    uint32_t *starts;    /* where each line begins in text.bytes */
-    struct buffer text;  /* never grows past its first reservation: lines do not move */
+    uint64_t first;     /* index of its first line */
+    uint32_t count;     /* lines */
+    uint32_t capacity;  /* of starts */
+    uint32_t *starts;   /* where each line begins in text.bytes */
+    struct buffer text; /* never grows past its first reservation: lines do not move */
 };
 
 void entries_init(struct entries *entries, uint64_t last, uint32_t crc, uint64_t time_ms) {
@@ -34,8 +34,7 @@ void entries_clear(struct entries *entries) {
 }
 
 static struct entries_block *tail_block(const struct entries *entries) {
-    return entries->count == 0 ? NULL
-                               : entries->blocks[entries->start + entries->count - 1];
+    return entries->count == 0 ? NULL : entries->blocks[entries->start + entries->count - 1];
 }
 
 static struct entries_block *add_block(struct entries *entries, size_t bytes) {
@@ -135,8 +134,7 @@ uint64_t entries_copy(const struct entries *entries, uint64_t first, uint64_t la
     return index;
 }
 
-void entries_truncate(struct entries *entries, uint64_t index, uint32_t crc,
-                      uint64_t time_ms) {
+void entries_truncate(struct entries *entries, uint64_t index, uint32_t crc, uint64_t time_ms) {
     ASSERT(index > 0 && index <= entries->last + 1);
     while (entries->count > 0) {
         struct entries_block *block = tail_block(entries);

@@ -1,8 +1,8 @@
-/* Between the core and the world: a step's consequences for our lines, a turn's actions to messages
- * and to the disk.
+/* Between the core and the world: a step's consequences for our lines, a turn's actions to
+ * messages and to the disk.
  *
- * Invariant: after every step the lines in `entries` are those of the core's log, index by index;
- * `disk_next` is the first one that no write has carried. */
+ * Invariant: after every step the lines in `entries` are those of the core's log, index by
+ * index; `disk_next` is the first one that no write has carried. */
 #include "base/assert.h"
 #include "base/memory.h"
 #include "node/internal.h"
@@ -11,7 +11,8 @@
 #define ACTION_ROUNDS_MAX 8 /* in memory, a step may bring new actions within the turn */
 #define NO_SPACE_RETRY_MS 500u
 
-/* --- lines ------------------------------------------------------------------------------------------ */
+/* --- lines
+ * ------------------------------------------------------------------------------------------ */
 static uint64_t next_time(const struct node *node) {
     uint64_t last = node->entries.tail_time_ms;
     return node->wall_ms > last ? node->wall_ms : last; /* never goes back within the log */
@@ -38,8 +39,7 @@ static void add_configuration_line(struct node *node, uint64_t index,
     struct buffer json;
     buffer_init(&json);
     members_entry_body(node, index, configuration, &json);
-    add_line(node,
-             &(struct entry){.kind = ENTRY_CONFIGURATION, .body = buffer_span(&json)});
+    add_line(node, &(struct entry){.kind = ENTRY_CONFIGURATION, .body = buffer_span(&json)});
     buffer_free(&json);
 }
 
@@ -87,7 +87,9 @@ static void drop_lines(struct node *node, uint64_t index) {
     }
 }
 
-/* --- steps -------------------------------------------------------------------------------------------- */
+/* --- steps
+ * --------------------------------------------------------------------------------------------
+ */
 static void look(struct node *node) {
     struct raft_state before = node->state;
     raft_peek_state(node->raft, &node->state);
@@ -109,10 +111,10 @@ enum raft_result execute_step(struct node *node, struct raft_event *event,
     if (outcome->truncated_from > 0 && !outcome->log_reset) {
         drop_lines(node, outcome->truncated_from);
     }
-    bool lines_follow = event->kind == RAFT_EVENT_PROPOSE ||
-                        (event->kind == RAFT_EVENT_RECEIVE &&
-                         event->message->kind == RAFT_APPEND) ||
-                        event->kind == RAFT_EVENT_INSTALLED;
+    bool lines_follow =
+        event->kind == RAFT_EVENT_PROPOSE ||
+        (event->kind == RAFT_EVENT_RECEIVE && event->message->kind == RAFT_APPEND) ||
+        event->kind == RAFT_EVENT_INSTALLED;
     if (!lines_follow) {
         add_own_lines(node);
     }
@@ -127,7 +129,8 @@ enum raft_result execute_propose(struct node *node, uint32_t count, uint64_t *fi
     return result;
 }
 
-/* --- a turn's actions ------------------------------------------------------------------------------------- */
+/* --- a turn's actions
+ * ------------------------------------------------------------------------------------- */
 void execute_quietly(struct node *node, struct raft_event *event) {
     struct raft_outcome outcome;
     if (execute_step(node, event, &outcome) != RAFT_OK) {
@@ -142,14 +145,14 @@ static struct raft_position log_tail(const struct node *node) {
 
 static void persisted(struct node *node, uint64_t generation, struct raft_position position) {
     execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_LOG_PERSISTED,
-                                            .generation = generation,
-                                            .position = position});
+                                               .generation = generation,
+                                               .position = position});
 }
 
 static void vote_persisted(struct node *node, uint64_t term, uint64_t voted_for) {
     execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_VOTE_PERSISTED,
-                                            .term = term,
-                                            .voted_for = voted_for});
+                                               .term = term,
+                                               .voted_for = voted_for});
 }
 
 /* In memory only, what is kept is as durable as it will ever be. */
@@ -191,7 +194,9 @@ void execute_actions(struct node *node) {
     }
 }
 
-/* --- the disk ------------------------------------------------------------------------------------------------ */
+/* --- the disk
+ * ------------------------------------------------------------------------------------------------
+ */
 static void add_lines_to_job(struct node *node, struct job *job) {
     uint64_t last = node->entries.last;
     job->first = node->disk_next;

@@ -1,8 +1,8 @@
 /* What the rooms of node/ share: the node's parts, who owns them, and each room's face.
  *
- * Owners: a conn is the host's from node_conn_open() to node_conn_closed(), after which it lives on
- * (as `gone`) until the last request that came through it is answered. Jobs and batches are the
- * host's while it carries them. Everything else is the node's. */
+ * Owners: a conn is the host's from node_conn_open() to node_conn_closed(), after which it
+ * lives on (as `gone`) until the last request that came through it is answered. Jobs and
+ * batches are the host's while it carries them. Everything else is the node's. */
 #ifndef RAFTPICO_NODE_INTERNAL_H
 #define RAFTPICO_NODE_INTERNAL_H
 
@@ -18,7 +18,8 @@
 
 #define NEVER_MS UINT64_MAX
 
-/* --- connections (conn.c) ------------------------------------------------------------------------- */
+/* --- connections (conn.c)
+ * ------------------------------------------------------------------------- */
 enum conn_kind {
     CONN_CLIENT,   /* until it says hello */
     CONN_PEER_IN,  /* a peer's: its messages to us */
@@ -34,13 +35,14 @@ struct node_conn {
     uint64_t payload_bytes;       /* still to come of `message`; 0: lines */
     struct peer_message *message; /* PEER_*: the line that was read last; owned */
     struct buffer out;
-    size_t unsent;     /* bytes the host holds */
-    uint32_t waiting;  /* requests not answered yet */
-    uint32_t bad_lines; /* in a row */
+    size_t unsent;       /* bytes the host holds */
+    uint32_t waiting;    /* requests not answered yet */
+    size_t answer_bytes; /* of a large answer of late: what the waiting ones may come to */
+    uint32_t bad_lines;  /* in a row */
     bool dirty;
-    bool closing; /* no more input; closed by the host when all is written */
-    bool gone;    /* the host's end is closed */
-    struct peer *peer; /* PEER_IN, PEER_OUT; NULL once the peer is forgotten */
+    bool closing;              /* no more input; closed by the host when all is written */
+    bool gone;                 /* the host's end is closed */
+    struct peer *peer;         /* PEER_IN, PEER_OUT; NULL once the peer is forgotten */
     uint64_t peer_incarnation; /* PEER_IN: as its hello said */
     struct node_conn *next_dirty;
 };
@@ -55,7 +57,8 @@ static inline size_t conn_backlog(const struct node_conn *conn) {
 struct node_conn *conn_new(void *host, enum conn_kind kind);
 void conn_release(struct node_conn *conn); /* one waiting request fewer; frees a gone one */
 
-/* --- callers (caller.c): who waits for an answer ---------------------------------------------------- */
+/* --- callers (caller.c): who waits for an answer
+ * ---------------------------------------------------- */
 struct gather; /* the answers of a JSON-RPC batch, collected */
 
 struct caller {
@@ -84,7 +87,8 @@ void caller_answer_now(struct node *node, struct node_conn *conn, struct gather 
                        const struct rpc_request *request, enum rpc_code code,
                        struct span data_or_result);
 
-/* --- commands of our own that wait (pending.c) ---------------------------------------------------- */
+/* --- commands of our own that wait (pending.c)
+ * ---------------------------------------------------- */
 struct pending {
     struct caller caller;
     char *input; /* JSON text, owned; NULL: this place is free (answered) */
@@ -114,7 +118,8 @@ void pending_clear(struct pendings *pendings);
 void pending_add(struct node *node, struct caller *caller, struct span input);
 struct pending *pending_peek(struct node *node, uint64_t sequence); /* NULL: not waiting */
 void pending_forget(struct node *node, uint64_t sequence); /* after its caller was answered */
-void pending_again(struct node *node, uint64_t sequence); /* certainly not applied: new sequence */
+void pending_again(struct node *node,
+                   uint64_t sequence); /* certainly not applied: new sequence */
 void pending_forward(struct node *node);
 void pending_restart_forwarding(struct node *node);
 void pending_expire(struct node *node);
@@ -125,7 +130,8 @@ void pending_receive_propose(struct node *node, struct peer *peer,
 void pending_receive_again(struct node *node, struct peer *peer,
                            const struct peer_message *message);
 
-/* --- queries (reads.c) ------------------------------------------------------------------------------ */
+/* --- queries (reads.c)
+ * ------------------------------------------------------------------------------ */
 enum read_stage {
     READ_UNSENT,
     READ_ASKED,
@@ -183,7 +189,8 @@ void reads_receive(struct node *node, struct peer *peer, const struct peer_messa
 void reads_receive_reply(struct node *node, struct peer *peer,
                          const struct peer_message *message);
 
-/* --- the way to the machine and back (apply.c) ------------------------------------------------------ */
+/* --- the way to the machine and back (apply.c)
+ * ------------------------------------------------------ */
 struct query_slot {
     struct caller caller;
     uint64_t deadline_ms;
@@ -196,14 +203,15 @@ struct applies {
     struct apply_batch *ready;   /* complete, not taken yet (a list) */
     struct apply_batch *ready_last;
     struct apply_batch *spare;
-    uint32_t outstanding;        /* with the apply thread */
-    uint64_t through[APPLY_BATCHES_MAX]; /* applied index after each outstanding one, in order */
-    uint64_t handed;        /* last entry put into a batch */
-    uint32_t handed_crc; /* the chain's checksum there */
+    uint32_t outstanding; /* with the apply thread */
+    uint64_t
+        through[APPLY_BATCHES_MAX]; /* applied index after each outstanding one, in order */
+    uint64_t handed;                /* last entry put into a batch */
+    uint32_t handed_crc;            /* the chain's checksum there */
     uint64_t handed_time_ms;
     uint64_t applied;
-    bool reading;   /* old lines are being read back from the disk */
-    bool restoring; /* a snapshot is being loaded: hand out nothing */
+    bool reading;             /* old lines are being read back from the disk */
+    bool restoring;           /* a snapshot is being loaded: hand out nothing */
     struct query_slot *slots; /* queries with the machine */
     uint32_t slot_count;
     uint32_t slot_free; /* head of the free list; UINT32_MAX: none */
@@ -219,15 +227,16 @@ bool apply_has_room(const struct node *node);
 void apply_query(struct node *node, enum apply_kind kind, struct caller *caller,
                  struct span input);
 void apply_snapshot_item(struct node *node);
-void apply_notice(struct node *node, const char *level, const char *event,
-                  const char *format, ...) PRINTF_LIKE(4, 5);
+void apply_notice(struct node *node, const char *level, const char *event, const char *format,
+                  ...) PRINTF_LIKE(4, 5);
 void apply_read_done(struct node *node, struct job *job);
 void apply_restore(struct node *node, struct span pieces);
 void apply_expire(struct node *node);
 void apply_hand_over(struct node *node); /* end of the turn: what was filled may be taken */
 void apply_load_sessions(struct node *node, const struct snapshot_header *header);
 
-/* --- peers (peers.c, messages.c) --------------------------------------------------------------------- */
+/* --- peers (peers.c, messages.c)
+ * --------------------------------------------------------------------- */
 enum peer_stage {
     PEER_IDLE,
     PEER_DIALING,
@@ -261,7 +270,7 @@ struct peer {
     struct buffer old_lines; /* that were read back: entries old_first..old_last */
     uint64_t old_first;
     uint64_t old_last;
-    bool wiped;              /* it said that it has no identity: to be replaced */
+    bool wiped; /* it said that it has no identity: to be replaced */
     uint64_t guest_until_ms;
     struct sending sending;
 };
@@ -282,22 +291,24 @@ void peers_free(struct node *node);
 void peers_dial_probe(struct node *node, const char *address);
 
 void messages_send(struct node *node, const struct raft_message *message);
-void messages_receive(struct node *node, struct peer *peer,
-                      const struct peer_message *message, struct span payload);
+void messages_receive(struct node *node, struct peer *peer, const struct peer_message *message,
+                      struct span payload);
 void messages_read_done(struct node *node, struct job *job);
 
-/* --- members (members.c, admin.c) ------------------------------------------------------------------- */
+/* --- members (members.c, admin.c)
+ * ------------------------------------------------------------------- */
 struct configuration_record {
     uint64_t index;
     struct cluster cluster;
 };
-#define CONFIGURATIONS_MAX 64u /* with the one of the snapshot; more only between two snapshots */
+#define CONFIGURATIONS_MAX                                                                     \
+    64u /* with the one of the snapshot; more only between two snapshots */
 
 struct members {
     struct configuration_record *records; /* by index, rising */
     uint32_t count;
     uint32_t capacity;
-    uint64_t version; /* counts changes of the one in force */
+    uint64_t version;                /* counts changes of the one in force */
     char joining[ADDRESS_BYTES_MAX]; /* address of the learner that is being added */
     uint32_t create_min_timeout_ms;  /* CreateCluster: of the first configuration */
     uint32_t create_max_timeout_ms;
@@ -322,28 +333,29 @@ enum admin_kind {
     ADMIN_SNAPSHOT,
 };
 enum admin_stage {
-    ADMIN_WAITING,  /* for its turn, or for a leader */
+    ADMIN_WAITING, /* for its turn, or for a leader */
     ADMIN_FORWARDED,
-    ADMIN_PROBING,  /* ADD: who listens there? */
+    ADMIN_PROBING, /* ADD: who listens there? */
     ADMIN_PROPOSING,
     ADMIN_CATCHING_UP, /* ADD: learner until it votes. REMOVE: until committed */
-    ADMIN_UNDOING,  /* ADD: takes the learner out again */
+    ADMIN_UNDOING,     /* ADD: takes the learner out again */
 };
 struct admin {
     struct admin *next;
     enum admin_kind kind;
     enum admin_stage stage;
     char address[ADDRESS_BYTES_MAX];
-    struct caller caller;  /* of our own client; empty for one that came from a peer or ourselves */
-    uint64_t origin;       /* peer that forwarded it; 0: our own */
-    uint64_t batch;        /* its number there, or ours when forwarded */
-    bool again;            /* sent before to an earlier leader: may be done already */
-    uint64_t node_id;      /* ADD: the learner. REMOVE: who goes */
-    uint64_t index;        /* SNAPSHOT: covers at least this */
-    uint64_t term;         /* FORWARDED: to the leader of this term */
+    struct caller
+        caller;       /* of our own client; empty for one that came from a peer or ourselves */
+    uint64_t origin;  /* peer that forwarded it; 0: our own */
+    uint64_t batch;   /* its number there, or ours when forwarded */
+    bool again;       /* sent before to an earlier leader: may be done already */
+    uint64_t node_id; /* ADD: the learner. REMOVE: who goes */
+    uint64_t index;   /* SNAPSHOT: covers at least this */
+    uint64_t term;    /* FORWARDED: to the leader of this term */
     uint64_t deadline_ms;
     uint64_t step_deadline_ms;
-    uint64_t progress;     /* ADD: how far the learner came */
+    uint64_t progress; /* ADD: how far the learner came */
 };
 
 void admin_submit(struct node *node, struct node_conn *conn, struct gather *gather,
@@ -354,7 +366,8 @@ void admin_tick(struct node *node);
 uint64_t admin_deadline_ms(const struct node *node);
 bool admin_wants_snapshot(const struct node *node);
 void admin_snapshot_failed(struct node *node, const char *reason);
-/* The server at the address to be added said who it is (message) or cannot be reached (reason). */
+/* The server at the address to be added said who it is (message) or cannot be reached (reason).
+ */
 void admin_probe_done(struct node *node, const struct peer_message *message,
                       const char *reason);
 void admin_replace(struct node *node, struct peer *peer);
@@ -363,26 +376,27 @@ void admin_receive_reply(struct node *node, struct peer *peer,
                          const struct peer_message *message);
 void admin_fail_all(struct node *node, enum rpc_code code, const char *reason);
 
-/* --- snapshots (snapshot.c) ---------------------------------------------------------------------------- */
+/* --- snapshots (snapshot.c)
+ * ---------------------------------------------------------------------------- */
 struct snapshots {
     struct raft_position position; /* of the current one; index 0: none */
     uint32_t chain_crc;
-    uint64_t time_ms;              /* of the entry there */
-    uint64_t base;                 /* the core's log starts after this: a little before position */
-    uint64_t bytes;                /* of the file */
-    uint64_t log_bytes;            /* lines since then, roughly */
+    uint64_t time_ms;   /* of the entry there */
+    uint64_t base;      /* the core's log starts after this: a little before position */
+    uint64_t bytes;     /* of the file */
+    uint64_t log_bytes; /* lines since then, roughly */
     bool taking;
-    struct job *take;              /* header captured; waits for the machine's pieces */
+    struct job *take; /* header captured; waits for the machine's pieces */
     uint64_t taking_log_bytes;
     uint64_t retry_ms;
     /* coming in */
     bool receiving;
     uint64_t from;
     struct raft_position incoming;
-    uint64_t incoming_offset;      /* wanted next */
+    uint64_t incoming_offset; /* wanted next */
     uint64_t incoming_total;
-    bool incoming_busy;            /* a job is writing a piece */
-    bool installing;               /* the whole file is being verified: no entries meanwhile */
+    bool incoming_busy; /* a job is writing a piece */
+    bool installing;    /* the whole file is being verified: no entries meanwhile */
 };
 
 void snapshot_tick(struct node *node);
@@ -396,7 +410,9 @@ void snapshot_receive_piece(struct node *node, struct peer *peer,
 void snapshot_receive_want(struct node *node, struct peer *peer,
                            const struct peer_message *message);
 
-/* --- the node --------------------------------------------------------------------------------------------- */
+/* --- the node
+ * ---------------------------------------------------------------------------------------------
+ */
 struct node {
     char address[ADDRESS_BYTES_MAX];
     bool durable;
@@ -406,8 +422,8 @@ struct node {
     uint64_t wall_ms;
     struct random random;
 
-    struct meta meta;       /* as it is, or is about to be, on the disk */
-    bool identity_dirty;    /* cluster id, node id or `removed` changed: save */
+    struct meta meta;    /* as it is, or is about to be, on the disk */
+    bool identity_dirty; /* cluster id, node id or `removed` changed: save */
     bool identity_saving;
     struct raft *raft;
     struct raft_state state; /* after the last step */
@@ -433,21 +449,21 @@ struct node {
     /* the disk */
     struct job *jobs; /* to be taken */
     struct job *jobs_last;
-    bool writing;         /* a JOB_WRITE is with the disk */
-    uint64_t disk_next;   /* first index that no JOB_WRITE has carried yet */
+    bool writing;           /* a JOB_WRITE is with the disk */
+    uint64_t disk_next;     /* first index that no JOB_WRITE has carried yet */
     uint64_t disk_truncate; /* 0: nothing to drop */
     bool save_vote;
     uint64_t vote_term, vote_for;
     uint64_t generation;
-    struct job *stuck;    /* a JOB_WRITE that found no space: to be tried again */
+    struct job *stuck; /* a JOB_WRITE that found no space: to be tried again */
     uint64_t stuck_retry_ms;
 
     struct node_conn *dirty;
     struct node_conn *dials[PEERS_MAX + 1]; /* to be dialled */
     uint32_t dial_count;
 
-    bool quarantined;      /* as recovered; until the core has caught up */
-    bool left;             /* removed, and said so */
+    bool quarantined; /* as recovered; until the core has caught up */
+    bool left;        /* removed, and said so */
     uint64_t housekeeping_ms;
     bool stopping;
     uint64_t stop_deadline_ms;
@@ -467,10 +483,12 @@ const char *node_role_name(const struct node *node);
 /* GetServerState's result; `user` is the machine's own state as JSON text, or empty. */
 void node_write_state(const struct node *node, struct buffer *json, struct span user);
 
-/* execute.c: one step of the core with its consequences for the lines, and the turn's actions */
+/* execute.c: one step of the core with its consequences for the lines, and the turn's actions
+ */
 enum raft_result execute_step(struct node *node, struct raft_event *event,
                               struct raft_outcome *outcome);
-void execute_quietly(struct node *node, struct raft_event *event); /* a refusal needs no answer */
+void execute_quietly(struct node *node,
+                     struct raft_event *event); /* a refusal needs no answer */
 void execute_actions(struct node *node);
 void execute_write(struct node *node);
 void execute_write_done(struct node *node, struct job *job);

@@ -1,8 +1,8 @@
 /* What crosses between the loop and the disk thread: a job that changes hands whole.
  *
- * The node makes jobs, the server's disk thread does them strictly in order and writes the result
- * into the same job, and it comes back to node_job_done(). In memory only, the same jobs are done
- * on the same thread, without a directory. */
+ * The node makes jobs, the server's disk thread does them strictly in order and writes the
+ * result into the same job, and it comes back to node_job_done(). In memory only, the same jobs
+ * are done on the same thread, without a directory. */
 #ifndef RAFTPICO_NODE_JOB_H
 #define RAFTPICO_NODE_JOB_H
 
@@ -33,12 +33,13 @@ struct job {
     bool save_meta;
     struct meta meta;
     uint64_t truncate_from; /* 0: nothing to drop */
-    uint64_t first, last;   /* entries in `data`; none when first > last. READ: wanted, then read */
-    uint32_t *offsets;      /* where each line begins in `data` */
+    uint64_t first,
+        last;          /* entries in `data`; none when first > last. READ: wanted, then read */
+    uint32_t *offsets; /* where each line begins in `data` */
     uint32_t offset_count;
-    uint64_t generation;    /* for LOG_PERSISTED */
+    uint64_t generation; /* for LOG_PERSISTED */
     struct raft_position position;
-    uint64_t reader;        /* READ, SNAPSHOT_READ: the peer, or 0 for the apply side */
+    uint64_t reader; /* READ, SNAPSHOT_READ: the peer, or 0 for the apply side */
 
     /* SNAPSHOT_* */
     struct raft_position snapshot;

@@ -1,7 +1,7 @@
 /* Which configurations stand in our log, with their addresses: the core knows ids only.
  *
- * Invariant: records mirror the core's: the one at or before the start of the log, and each later
- * one; the last is the one in force. */
+ * Invariant: records mirror the core's: the one at or before the start of the log, and each
+ * later one; the last is the one in force. */
 #include "base/assert.h"
 #include "base/memory.h"
 #include "node/internal.h"
@@ -93,10 +93,10 @@ void members_entry_body(struct node *node, uint64_t index,
     struct cluster *cluster = memory_must_alloc_zero(sizeof(*cluster));
     cluster->raft = *configuration;
     cluster->next_id = before == NULL ? 1 : before->next_id;
-    cluster->min_election_timeout_ms = before == NULL ? node->members.create_min_timeout_ms
-                                                      : before->min_election_timeout_ms;
-    cluster->max_election_timeout_ms = before == NULL ? node->members.create_max_timeout_ms
-                                                      : before->max_election_timeout_ms;
+    cluster->min_election_timeout_ms =
+        before == NULL ? node->members.create_min_timeout_ms : before->min_election_timeout_ms;
+    cluster->max_election_timeout_ms =
+        before == NULL ? node->members.create_max_timeout_ms : before->max_election_timeout_ms;
     for (uint32_t i = 0; i < configuration->count; i++) {
         uint64_t id = configuration->members[i].id;
         const char *address = before == NULL ? NULL : configuration_address(before, id);

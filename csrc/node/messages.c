@@ -7,7 +7,9 @@
 #include "node/internal.h"
 #include "wire/line.h"
 
-/* --- out ------------------------------------------------------------------------------------------- */
+/* --- out
+ * -------------------------------------------------------------------------------------------
+ */
 static enum peer_kind wire_kind(enum raft_message_kind kind) {
     switch (kind) {
     case RAFT_VOTE:
@@ -30,8 +32,8 @@ static enum peer_kind wire_kind(enum raft_message_kind kind) {
 }
 
 static void sent(struct node *node, struct peer *peer, uint64_t index) {
-    execute_quietly(node, &(struct raft_event){
-                              .kind = RAFT_EVENT_SENT, .id = peer->id, .index = index});
+    execute_quietly(
+        node, &(struct raft_event){.kind = RAFT_EVENT_SENT, .id = peer->id, .index = index});
 }
 
 static void read_back(struct node *node, struct peer *peer, uint64_t first, uint64_t last) {
@@ -46,7 +48,8 @@ static void read_back(struct node *node, struct peer *peer, uint64_t first, uint
     node_push_job(node, job);
 }
 
-/* Old lines that were read back for this peer, from `first` on; returns the index behind them. */
+/* Old lines that were read back for this peer, from `first` on; returns the index behind them.
+ */
 static uint64_t copy_old(struct peer *peer, uint64_t first, struct buffer *lines) {
     struct span rest = buffer_span(&peer->old_lines);
     uint64_t index = peer->old_first;
@@ -139,7 +142,9 @@ void messages_read_done(struct node *node, struct job *job) {
     sent(node, peer, progress.next - 1); /* nothing new, but it can go on now */
 }
 
-/* --- in ---------------------------------------------------------------------------------------------- */
+/* --- in
+ * ----------------------------------------------------------------------------------------------
+ */
 struct arrivals {
     struct raft_entry *entries;
     struct span *lines;
@@ -190,7 +195,8 @@ static bool read_configuration(struct arrivals *arrivals, uint32_t at,
                                const struct entry *entry) {
     if (arrivals->clusters == NULL) {
         /* Pointers into it go to the core, so it must not move: room for all that can be. */
-        arrivals->clusters = memory_must_alloc_zero(CONFIGURATIONS_MAX * sizeof(struct cluster));
+        arrivals->clusters =
+            memory_must_alloc_zero(CONFIGURATIONS_MAX * sizeof(struct cluster));
     }
     struct cluster *cluster = &arrivals->clusters[arrivals->cluster_count];
     if (arrivals->cluster_count == CONFIGURATIONS_MAX ||
@@ -220,8 +226,8 @@ static bool read_arrival(struct node *node, struct arrivals *arrivals, struct sp
     struct entry entry;
     struct span body;
     uint32_t crc;
-    enum status status = seeded ? entry_read(line, *seed, &entry, &crc)
-                                : entry_parse(line, &entry);
+    enum status status =
+        seeded ? entry_read(line, *seed, &entry, &crc) : entry_parse(line, &entry);
     if (status != STATUS_OK || entry.index != index ||
         (!seeded && line_peek_crc(line, &body, &crc) != STATUS_OK)) {
         return false;
@@ -230,12 +236,14 @@ static bool read_arrival(struct node *node, struct arrivals *arrivals, struct sp
     arrivals->lines[at] = line;
     arrivals->crcs[at] = crc;
     arrivals->times[at] = entry.time_ms;
-    arrivals->entries[at] = (struct raft_entry){.term = entry.term, .kind = core_kind(entry.kind)};
+    arrivals->entries[at] =
+        (struct raft_entry){.term = entry.term, .kind = core_kind(entry.kind)};
     *seed = crc;
     return entry.kind != ENTRY_CONFIGURATION || read_configuration(arrivals, at, &entry);
 }
 
-/* Lines of a payload to positions, checked against our chain; false: not what a leader sends. */
+/* Lines of a payload to positions, checked against our chain; false: not what a leader sends.
+ */
 static bool read_arrivals(struct node *node, const struct peer_message *message,
                           struct span payload, struct arrivals *arrivals) {
     uint32_t seed = 0;

@@ -1,7 +1,7 @@
 /* A node's life and its turn: what came in is acted on once, in a fixed order.
  *
- * Must not know how any of it is done; the rooms do. Invariant: after a turn nothing that could go out
- * is held back but by a full queue. */
+ * Must not know how any of it is done; the rooms do. Invariant: after a turn nothing that could
+ * go out is held back but by a full queue. */
 #include "node/node.h"
 
 #include <stdio.h>
@@ -69,7 +69,9 @@ void node_notice(struct node *node, const char *level, const char *event, const 
     apply_notice(node, level, event, "%s", text);
 }
 
-/* --- jobs ---------------------------------------------------------------------------------------------------- */
+/* --- jobs
+ * ----------------------------------------------------------------------------------------------------
+ */
 void node_push_job(struct node *node, struct job *job) {
     job->next = NULL;
     if (node->jobs == NULL) {
@@ -125,7 +127,9 @@ void node_save_identity(struct node *node) {
     }
 }
 
-/* --- the end ------------------------------------------------------------------------------------------------- */
+/* --- the end
+ * -------------------------------------------------------------------------------------------------
+ */
 void node_fail(struct node *node, enum status status, const char *reason) {
     if (node->stopped) {
         return;
@@ -181,7 +185,8 @@ static void try_to_stop(struct node *node) {
     }
 }
 
-/* --- what the one who runs the server should hear ------------------------------------------------------------- */
+/* --- what the one who runs the server should hear
+ * ------------------------------------------------------------- */
 static void say_what_changed(struct node *node) {
     const char *role = node_role_name(node);
     bool same = node->noticed_term == node->state.term &&
@@ -226,7 +231,9 @@ static void leave_if_removed(struct node *node) {
     admin_fail_all(node, RPC_NOT_MEMBER, "this server was removed from its cluster");
 }
 
-/* --- the turn ---------------------------------------------------------------------------------------------------- */
+/* --- the turn
+ * ----------------------------------------------------------------------------------------------------
+ */
 static void housekeep(struct node *node) {
     if (node->now_ms < node->housekeeping_ms) {
         return;
@@ -252,8 +259,8 @@ static void retry_stuck_write(struct node *node) {
 }
 
 static void forget_old_lines(struct node *node) {
-    uint64_t needed = node->applies.handed < node->disk_next ? node->applies.handed
-                                                             : node->disk_next - 1;
+    uint64_t needed =
+        node->applies.handed < node->disk_next ? node->applies.handed : node->disk_next - 1;
     if (node->durable) {
         entries_evict(&node->entries, needed, ENTRY_CACHE_BYTES_MAX);
     } else {

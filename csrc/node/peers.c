@@ -1,17 +1,18 @@
 /* Connections between servers: dialling, who is who, and what a peer may say.
  *
- * Each server dials every other one and sends its own messages on that connection; what comes back
- * on it is only the answer to its hello. This is the one place where a connection proves who it is
- * before anything else is heard from it.
- * Invariant: conn->peer is set only after a hello (in) or for a dial (out); a message counts only
- * from the connection that its peer said hello on last. */
+ * Each server dials every other one and sends its own messages on that connection; what comes
+ * back on it is only the answer to its hello. This is the one place where a connection proves
+ * who it is before anything else is heard from it. Invariant: conn->peer is set only after a
+ * hello (in) or for a dial (out); a message counts only from the connection that its peer said
+ * hello on last. */
 #include "base/assert.h"
 #include "base/memory.h"
 #include "node/internal.h"
 
 #define GUEST_MS 30000u /* a server outside the configuration is remembered this long */
 
-/* --- the table ---------------------------------------------------------------------------------------- */
+/* --- the table
+ * ---------------------------------------------------------------------------------------- */
 struct peer *peers_find(struct node *node, uint64_t id) {
     for (uint32_t i = 0; i < node->peer_count; i++) {
         if (node->peers[i]->id == id) {
@@ -33,13 +34,13 @@ static void hang_up(struct node *node, struct peer *peer) {
         peer->out = NULL;
     }
     if (peer->stage == PEER_READY) {
-        execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_DISCONNECTED,
-                                                   .id = peer->id});
+        execute_quietly(node,
+                        &(struct raft_event){.kind = RAFT_EVENT_DISCONNECTED, .id = peer->id});
     }
     peer->stage = PEER_IDLE;
     peer->redial_ms = node->now_ms + peer->redial_wait_ms;
-    peer->redial_wait_ms = peer->redial_wait_ms * 2 < REDIAL_MS_MOST ? peer->redial_wait_ms * 2
-                                                                     : REDIAL_MS_MOST;
+    peer->redial_wait_ms =
+        peer->redial_wait_ms * 2 < REDIAL_MS_MOST ? peer->redial_wait_ms * 2 : REDIAL_MS_MOST;
     peer->sending.active = false;
 }
 
@@ -105,7 +106,9 @@ void peers_sync(struct node *node) {
     }
 }
 
-/* --- dialling -------------------------------------------------------------------------------------------- */
+/* --- dialling
+ * --------------------------------------------------------------------------------------------
+ */
 static void push_dial(struct node *node, struct node_conn *conn) {
     ASSERT(node->dial_count < PEERS_MAX + 1);
     node->dials[node->dial_count++] = conn;
@@ -135,9 +138,9 @@ struct node_conn *node_take_dial(struct node *node, const char **address) {
     }
     struct node_conn *conn = node->dials[0];
     memmove(node->dials, node->dials + 1, --node->dial_count * sizeof(node->dials[0]));
-    *address = conn->kind == CONN_PROBE   ? node->probe_address
-               : conn->peer != NULL       ? conn->peer->address
-                                          : node->address;
+    *address = conn->kind == CONN_PROBE ? node->probe_address
+               : conn->peer != NULL     ? conn->peer->address
+                                        : node->address;
     return conn;
 }
 
@@ -171,7 +174,8 @@ uint64_t peers_deadline_ms(const struct node *node) {
     return node_is_member(node) ? deadline : NEVER_MS;
 }
 
-/* --- hello, from us ---------------------------------------------------------------------------------------- */
+/* --- hello, from us
+ * ---------------------------------------------------------------------------------------- */
 static void say_hello(struct node *node, struct node_conn *conn, uint64_t to) {
     struct peer_message hello = {.kind = PEER_HELLO,
                                  .protocol = PEER_PROTOCOL,
@@ -207,8 +211,8 @@ void peers_closed(struct node *node, struct node_conn *conn) {
     }
 }
 
-/* A server without an identity where a member should be: a learner that is new takes it now; a voter's
- * directory is gone, and it comes back through the learner's door (M13). */
+/* A server without an identity where a member should be: a learner that is new takes it now; a
+ * voter's directory is gone, and it comes back through the learner's door (M13). */
 static void meet_blank(struct node *node, struct peer *peer) {
     const struct cluster *cluster = members_peek(node);
     const struct raft_member *member =
@@ -282,7 +286,9 @@ static void receive_out(struct node *node, struct node_conn *conn,
     }
 }
 
-/* --- hello, to us -------------------------------------------------------------------------------------------- */
+/* --- hello, to us
+ * --------------------------------------------------------------------------------------------
+ */
 static void refuse_hello(struct node *node, struct node_conn *conn, const char *reason,
                          bool removed) {
     conn_send_message(node, conn,
@@ -358,7 +364,8 @@ static void receive_hello(struct node *node, struct node_conn *conn,
     }
 }
 
-/* A leader gives us our place in its cluster. Durable first; then it dials again and finds us so. */
+/* A leader gives us our place in its cluster. Durable first; then it dials again and finds us
+ * so. */
 static void receive_join(struct node *node, struct node_conn *conn,
                          const struct peer_message *message) {
     if (node->meta.node_id == 0 && message->node > 0 && message->cluster_id[0] != '\0') {
@@ -376,7 +383,9 @@ void peers_identity_saved(struct node *node) {
     }
 }
 
-/* --- messages --------------------------------------------------------------------------------------------------- */
+/* --- messages
+ * ---------------------------------------------------------------------------------------------------
+ */
 static void receive_in(struct node *node, struct peer *peer, const struct peer_message *message,
                        struct span payload) {
     switch (message->kind) {

@@ -4,8 +4,8 @@
  *     | given to the leader   | not given yet      |
  *
  * The sequence number is the place in the ring and goes into the entry's tag. When the leader
- * changes, everything is given again, in order, under the same tags: members apply a tag once, so
- * a change of leader never makes an outcome unknown (design.md, "A server is a session").
+ * changes, everything is given again, in order, under the same tags: members apply a tag once,
+ * so a change of leader never makes an outcome unknown (design.md, "A server is a session").
  * Invariant: within an epoch (one leader, one term) sequences are given in rising order. */
 #include "base/assert.h"
 #include "base/memory.h"
@@ -107,7 +107,8 @@ void pending_again(struct node *node, uint64_t sequence) {
     pending_forget(node, sequence);
 }
 
-/* --- giving them to the leader ------------------------------------------------------------------- */
+/* --- giving them to the leader
+ * ------------------------------------------------------------------- */
 void pending_restart_forwarding(struct node *node) {
     node->pendings.forward = node->pendings.base;
     node->pendings.pause_until_ms = 0;
@@ -157,8 +158,7 @@ static void propose_there(struct node *node, struct peer *leader) {
            conn_backlog(leader->out) < PEER_OUT_BYTES_MAX) {
         struct peer_message message = {.kind = PEER_PROPOSE, .term = node->state.term};
         buffer_clear(&lines);
-        while (pendings->forward < pendings->next &&
-               buffer_count(&lines) < PROPOSE_BYTES_MAX) {
+        while (pendings->forward < pendings->next && buffer_count(&lines) < PROPOSE_BYTES_MAX) {
             struct pending *pending = place(pendings, pendings->forward);
             if (pending->input != NULL) {
                 pending->sent = true;
@@ -210,7 +210,8 @@ void pending_receive_again(struct node *node, struct peer *peer,
     }
 }
 
-/* --- taking them as the leader ----------------------------------------------------------------------- */
+/* --- taking them as the leader
+ * ----------------------------------------------------------------------- */
 /* One line `[SEQUENCE,INPUT]`: the input was validated by the server that took it. */
 static bool read_proposal(struct span *lines, uint64_t *sequence, struct span *input) {
     const char *end = memchr(lines->data, '\n', lines->size);
@@ -252,10 +253,9 @@ static void refuse_proposals(struct node *node, struct peer *peer, uint64_t term
                              uint64_t first) {
     peer->refused_from = first;
     if (peer->stage == PEER_READY) {
-        conn_send_message(
-            node, peer->out,
-            &(struct peer_message){
-                .kind = PEER_PROPOSE_AGAIN, .term = term, .sequence = first});
+        conn_send_message(node, peer->out,
+                          &(struct peer_message){
+                              .kind = PEER_PROPOSE_AGAIN, .term = term, .sequence = first});
     }
 }
 
@@ -286,7 +286,8 @@ void pending_receive_propose(struct node *node, struct peer *peer,
     }
 }
 
-/* --- deadlines ----------------------------------------------------------------------------------------- */
+/* --- deadlines
+ * ----------------------------------------------------------------------------------------- */
 static void refuse(struct node *node, uint64_t sequence, enum rpc_code code,
                    const char *reason) {
     struct pending *pending = pending_peek(node, sequence);
@@ -319,8 +320,8 @@ void pending_fail_all(struct node *node, enum rpc_code code, const char *reason)
     for (uint64_t s = pendings->base; s < pendings->next; s++) {
         struct pending *pending = pending_peek(node, s);
         if (pending != NULL) {
-            refuse(node, s, pending->sent && code != RPC_STORAGE_FAILURE ? RPC_UNKNOWN_RESULT
-                                                                         : code,
+            refuse(node, s,
+                   pending->sent && code != RPC_STORAGE_FAILURE ? RPC_UNKNOWN_RESULT : code,
                    reason);
         }
     }

@@ -74,9 +74,8 @@ static void ask_here(struct node *node, struct read_group *group) {
 
 static void ask_there(struct node *node, struct peer *leader, struct read_group *group) {
     conn_send_message(node, leader->out,
-                      &(struct peer_message){.kind = PEER_READ,
-                                             .term = node->state.term,
-                                             .batch = group->batch});
+                      &(struct peer_message){
+                          .kind = PEER_READ, .term = node->state.term, .batch = group->batch});
     group->stage = READ_ASKED;
     group->round = 0;
     group->term = node->state.term;
@@ -87,9 +86,8 @@ void reads_flush(struct node *node) {
     bool leading = node->state.role == RAFT_LEADER;
     struct peer *leader = leading ? NULL : peers_find_ready(node, node->state.leader);
     for (struct read_group *group = node->reads.first; group != NULL; group = group->next) {
-        if (group->stage == READ_ASKED &&
-            (group->term != node->state.term ||
-             node->now_ms >= group->asked_ms + ASK_AGAIN_MS)) {
+        if (group->stage == READ_ASKED && (group->term != node->state.term ||
+                                           node->now_ms >= group->asked_ms + ASK_AGAIN_MS)) {
             group->stage = READ_UNSENT;
         }
         if (group->stage != READ_UNSENT) {
@@ -125,8 +123,8 @@ static void answer_remote(struct node *node, const struct remote_read *read, uin
 void reads_confirm(struct node *node, uint64_t confirmed_round) {
     struct reads *reads = &node->reads;
     for (struct read_group *group = reads->first; group != NULL; group = group->next) {
-        if (group->stage == READ_ASKED && group->round > 0 &&
-            group->term == node->state.term && group->round <= confirmed_round) {
+        if (group->stage == READ_ASKED && group->round > 0 && group->term == node->state.term &&
+            group->round <= confirmed_round) {
             group->stage = READ_READY;
         }
     }
@@ -184,9 +182,9 @@ void reads_release(struct node *node) {
         struct read_group *group = reads->first;
         for (uint32_t i = 0; i < group->count; i++) {
             struct read_item *item = &group->items[i];
-            apply_query(node, APPLY_QUERY, &item->caller,
-                        (struct span){group->text.bytes + item->input_offset,
-                                      item->input_size});
+            apply_query(
+                node, APPLY_QUERY, &item->caller,
+                (struct span){group->text.bytes + item->input_offset, item->input_size});
         }
         free_first(node);
     }

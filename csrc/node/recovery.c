@@ -1,6 +1,7 @@
 /* From what a directory held to a node that can start.
  *
- * Invariant: lines enter in index order behind the snapshot; the core is made once, from all of it. */
+ * Invariant: lines enter in index order behind the snapshot; the core is made once, from all of
+ * it. */
 #include "base/assert.h"
 #include "base/memory.h"
 #include "node/internal.h"
@@ -84,8 +85,8 @@ static enum status keep_configuration(struct node *node, struct raft_entry *plac
 static struct raft_entry *add_place(struct recovered *recovered) {
     if (recovered->count == recovered->capacity) {
         recovered->capacity = recovered->capacity == 0 ? 1024 : recovered->capacity * 2;
-        recovered->entries = memory_must_grow(
-            recovered->entries, recovered->capacity * sizeof(struct raft_entry));
+        recovered->entries = memory_must_grow(recovered->entries,
+                                              recovered->capacity * sizeof(struct raft_entry));
     }
     struct raft_entry *place = &recovered->entries[recovered->count++];
     *place = (struct raft_entry){0};

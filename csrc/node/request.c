@@ -1,7 +1,7 @@
 /* A client's line: what is asked, and which room answers it.
  *
- * Must not know how a command is replicated or a query confirmed. Invariant: every request with an
- * id ends in exactly one of: an answer now, a pending, a read, an admin request. */
+ * Must not know how a command is replicated or a query confirmed. Invariant: every request with
+ * an id ends in exactly one of: an answer now, a pending, a read, an admin request. */
 #include "node/internal.h"
 
 static bool overloaded_reads(const struct node *node, size_t bytes) {
@@ -13,7 +13,8 @@ static bool overloaded_reads(const struct node *node, size_t bytes) {
 
 static void apply_command(struct node *node, struct caller *caller, struct span input) {
     if (node->stuck != NULL) {
-        caller_refuse(node, caller, RPC_STORAGE_FAILURE, "not_applied", node->stuck->error.text);
+        caller_refuse(node, caller, RPC_STORAGE_FAILURE, "not_applied",
+                      node->stuck->error.text);
     } else if (node->pendings.count >= PENDING_COMMANDS_MAX ||
                node->pendings.bytes + input.size > PENDING_BYTES_MAX) {
         caller_refuse(node, caller, RPC_OVERLOADED, "not_applied",
@@ -44,8 +45,8 @@ static void dispatch_apply(struct node *node, struct node_conn *conn, struct gat
     }
 }
 
-/* The server's own state comes at once, whatever the cluster does; with {"user":true} the machine is asked for
- * its state in its turn. */
+/* The server's own state comes at once, whatever the cluster does; with {"user":true} the
+ * machine is asked for its state in its turn. */
 static void answer_state(struct node *node, struct node_conn *conn, struct gather *gather,
                          const struct rpc_request *request) {
     if (request->user && !request->notification) {

@@ -1,14 +1,17 @@
 /* Snapshots: when to take one, and the pieces of a file on their way to or from another member.
  *
- * Must not know files: jobs carry bytes. Invariant: a snapshot that is taken holds the machine's
- * state, the sessions, the configuration and the time of exactly its index (S6). */
+ * Must not know files: jobs carry bytes. Invariant: a snapshot that is taken holds the
+ * machine's state, the sessions, the configuration and the time of exactly its index (S6). */
 #include "base/memory.h"
 #include "node/internal.h"
 
 #define SENDING_TIMEOUT_MS 10000u
 
-/* --- taking ------------------------------------------------------------------------------------------- */
-/* Members reach the threshold at different sizes, so that they do not all stop to save at once (S15). */
+/* --- taking
+ * -------------------------------------------------------------------------------------------
+ */
+/* Members reach the threshold at different sizes, so that they do not all stop to save at once
+ * (S15). */
 static bool log_outgrew_state(const struct node *node) {
     const struct snapshots *snapshots = &node->snapshots;
     uint64_t threshold = node->snapshot_log_bytes;
@@ -108,7 +111,9 @@ static void compact(struct node *node, uint64_t base) {
 static void taken(struct node *node, struct job *job) {
     struct snapshots *snapshots = &node->snapshots;
     if (job->status != STATUS_OK) {
-        if (job->status == STATUS_NO_SPACE) {
+        if (job->status == STATUS_INVALID) {
+            stop_taking(node, NULL); /* a newer one was installed before it */
+        } else if (job->status == STATUS_NO_SPACE) {
             stop_taking(node, job->error.text);
         } else {
             node_fail(node, job->status, job->error.text);
@@ -131,7 +136,9 @@ static void taken(struct node *node, struct job *job) {
     }
 }
 
-/* --- sending -------------------------------------------------------------------------------------------- */
+/* --- sending
+ * --------------------------------------------------------------------------------------------
+ */
 static void read_chunk(struct node *node, struct peer *peer) {
     struct job *job = job_new(JOB_SNAPSHOT_READ);
     job->reader = peer->id;
@@ -173,6 +180,12 @@ static void chunk_read(struct node *node, struct job *job) {
     }
     bool current = job->status == STATUS_OK && job->snapshot.index == sending->position.index &&
                    job->offset == sending->offset;
+    if (job->status != STATUS_OK && job->status != STATUS_NOT_FOUND) {
+        sending->active = false;
+        execute_quietly(
+            node, &(struct raft_event){.kind = RAFT_EVENT_SNAPSHOT_FAILED, .id = peer->id});
+        return;
+    }
     if (!current) { /* replaced by a newer one, or asked to go on elsewhere: from there */
         if (job->status != STATUS_OK || job->snapshot.index != sending->position.index) {
             sending->position = node->snapshots.position;
@@ -208,7 +221,9 @@ void snapshot_receive_want(struct node *node, struct peer *peer,
     }
 }
 
-/* --- receiving ------------------------------------------------------------------------------------------- */
+/* --- receiving
+ * -------------------------------------------------------------------------------------------
+ */
 static void want_more(struct node *node) {
     struct snapshots *snapshots = &node->snapshots;
     struct peer *peer = peers_find_ready(node, snapshots->from);
@@ -259,8 +274,9 @@ static void piece_written(struct node *node, struct job *job) {
     struct snapshots *snapshots = &node->snapshots;
     snapshots->incoming_busy = false;
     if (job->status != STATUS_OK) {
-        snapshots->receiving = false;
-        if (job->status != STATUS_NO_SPACE) {
+        bool theirs = job->status == STATUS_CORRUPT || job->status == STATUS_INVALID;
+        snapshots->receiving = false; /* the next piece begins anew */
+        if (!theirs && job->status != STATUS_NO_SPACE) {
             node_fail(node, job->status, job->error.text);
         }
         return;
@@ -307,8 +323,7 @@ static void jump(struct node *node, const struct job *job) {
 static void start_log_after(struct node *node, const struct job *job,
                             const struct cluster *cluster) {
     entries_clear(&node->entries);
-    entries_init(&node->entries, job->header.index, job->header.chain_crc,
-                 job->header.time_ms);
+    entries_init(&node->entries, job->header.index, job->header.chain_crc, job->header.time_ms);
     node->disk_next = job->header.index + 1;
     node->disk_truncate = 0;
     node->snapshots.base = job->header.index;
@@ -326,6 +341,10 @@ static void installed(struct node *node, struct job *job) {
         snapshots->incoming_offset = 0;
         want_more(node);
         return;
+    }
+    if (job->status == STATUS_INVALID || job->status == STATUS_NO_SPACE) {
+        return; /* our own became newer meanwhile, or there is no room: the leader tries again
+                 */
     }
     struct cluster *cluster = memory_must_alloc_zero(sizeof(*cluster));
     if (job->status != STATUS_OK ||
@@ -358,7 +377,8 @@ static void installed(struct node *node, struct job *job) {
 }
 
 static void loaded(struct node *node, struct job *job) {
-    if (job->status == STATUS_NOT_FOUND) { /* replaced by a newer one meanwhile */
+    bool replaced = job->snapshot.index != node->snapshots.position.index;
+    if (job->status == STATUS_NOT_FOUND && replaced) { /* by a newer one */
         load(node, node->snapshots.position.index);
         return;
     }

@@ -14,7 +14,7 @@ const char *node_role_name(const struct node *node) {
     const struct raft_member *self =
         cluster == NULL ? NULL : raft_configuration_find(&cluster->raft, node->meta.node_id);
     bool votes = self != NULL && (self->voter || self->voter_before);
-    if (node->state.role == RAFT_FOLLOWER && !votes) {
+    if (node->state.role == RAFT_FOLLOWER && self != NULL && !votes) {
         return "Learner";
     }
     return raft_role_name(node->state.role);

@@ -322,9 +322,10 @@ static PyObject *server_type_call(PyObject *self, PyObject *args) {
     return result;
 }
 
-PyDoc_STRVAR(peek_state_doc,
-             "peek_state()\n--\n\n"
-             "A recent copy of what GetServerState answers, as a dict; waits for nobody.");
+PyDoc_STRVAR(
+    peek_state_doc,
+    "peek_state()\n--\n\n"
+    "A recent copy of role, term, leader, members and so on, as a dict; waits for nobody.");
 
 static PyObject *server_type_peek_state(PyObject *self, PyObject *unused) {
     (void)unused;

@@ -29,7 +29,7 @@ static bool may_campaign(const struct raft *raft) {
            raft->term < NUMBER_MAX && !raft_log_is_full(raft) && has_part(raft);
 }
 
-/* --- roles ------------------------------------------------------------------------------- */
+/* --- roles --- */
 /* What the leader has verified stays true to the end of its term: it may be heard again. */
 static void forget_leader(struct raft *raft) {
     raft->leader = 0;
@@ -71,7 +71,7 @@ void election_heed(struct raft *raft, uint64_t term, uint64_t leader) {
     election_restart_timer(raft);
 }
 
-/* --- campaigns --------------------------------------------------------------------------- */
+/* --- campaigns --- */
 static void count_vote(struct raft *raft, uint64_t id) {
     for (uint32_t i = 0; i < raft->candidacy.count; i++) {
         if (raft->candidacy.granted[i] == id) {
@@ -209,7 +209,7 @@ void election_disconnected(struct raft *raft, uint64_t id) {
     raft->election_ms = larger(smaller(raft->election_ms, soon), raft->no_campaign_ms);
 }
 
-/* --- being asked ------------------------------------------------------------------------- */
+/* --- being asked --- */
 /* Who hears a leader keeps it: a server that was cut off or removed cannot unseat it (4.2.3).
  */
 static bool has_live_leader(const struct raft *raft) {

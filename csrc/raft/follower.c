@@ -146,7 +146,7 @@ enum raft_result follower_receive_append(struct raft *raft, const struct raft_me
     return RAFT_OK;
 }
 
-/* --- the answer -------------------------------------------------------------------------- */
+/* --- the answer --- */
 /* One answer stands for all messages since the last one: it is made when it is taken. */
 bool follower_take_reply(struct raft *raft, struct raft_message *answer) {
     struct following *following = &raft->following;
@@ -200,7 +200,7 @@ void follower_settle(struct raft *raft) {
     }
 }
 
-/* --- snapshots --------------------------------------------------------------------------- */
+/* --- snapshots --- */
 static void answer_snapshot(struct raft *raft) {
     outbox_add(&raft->outbox, &(struct raft_message){.kind = RAFT_SNAPSHOT_REPLY,
                                                      .from = raft->id,

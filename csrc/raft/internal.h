@@ -120,7 +120,7 @@ static inline bool raft_change_pending(const struct raft *raft) {
 bool message_is_sound(const struct raft_message *message);
 bool message_configuration_is_sound(const struct raft_configuration *configuration);
 
-/* --- election.c: terms, votes, roles (3.4, 9.6, 4.2.3, 3.10) ----------------------------- */
+/* --- election.c: terms, votes, roles (3.4, 9.6, 4.2.3, 3.10) --- */
 void election_restart_timer(struct raft *raft);
 void election_follow(struct raft *raft, uint64_t term, uint64_t leader); /* term >= ours */
 void election_heed(struct raft *raft, uint64_t term, uint64_t leader); /* a leader was heard */
@@ -133,7 +133,7 @@ enum raft_result election_receive_reply(struct raft *raft, const struct raft_mes
 enum raft_result election_receive_timeout_now(struct raft *raft,
                                               const struct raft_message *message);
 
-/* --- follower.c: a leader's entries and snapshots arrive (3.5, 5.4) ---------------------- */
+/* --- follower.c: a leader's entries and snapshots arrive (3.5, 5.4) --- */
 enum raft_result follower_receive_append(struct raft *raft, const struct raft_message *message,
                                          struct raft_outcome *outcome);
 enum raft_result follower_receive_snapshot(struct raft *raft,
@@ -147,7 +147,7 @@ static inline uint64_t follower_match(const struct raft *raft) {
     return smaller(raft->durable_index, raft->following.verified);
 }
 
-/* --- replication.c: a leader's side of it (3.5, 3.6.2, 10.2) ----------------------------- */
+/* --- replication.c: a leader's side of it (3.5, 3.6.2, 10.2) --- */
 void replication_lead(struct raft *raft);
 void replication_append(struct raft *raft, enum raft_entry_kind kind,
                         const struct raft_configuration *configuration);
@@ -167,12 +167,12 @@ bool replication_advance_commit(struct raft *raft);
 void replication_inform_all(struct raft *raft);
 struct progress *replication_find(struct raft *raft, uint64_t id); /* NULL: unknown */
 
-/* --- sending.c: what a leader sends to each peer at a take ------------------------------- */
+/* --- sending.c: what a leader sends to each peer at a take --- */
 bool sending_wanted(const struct raft *raft);
 void sending_take(struct raft *raft, struct raft_actions *actions);
 uint64_t sending_deadline_ms(const struct raft *raft);
 
-/* --- membership.c: configurations (4) ---------------------------------------------------- */
+/* --- membership.c: configurations (4) --- */
 enum raft_result membership_bootstrap(struct raft *raft, uint64_t id,
                                       struct raft_outcome *outcome);
 enum raft_result membership_add(struct raft *raft, uint64_t id, struct raft_outcome *outcome);
@@ -182,12 +182,12 @@ bool membership_advance(struct raft *raft);
 void membership_sync_peers(struct raft *raft);
 void membership_adopt_departed(struct raft *raft);
 void membership_tick(struct raft *raft);
-/* --- transfer.c: hand-over (3.10) -------------------------------------------------------- */
+/* --- transfer.c: hand-over (3.10) --- */
 enum raft_result transfer_start(struct raft *raft, uint64_t id);
 void transfer_advance(struct raft *raft);
 void transfer_tick(struct raft *raft);
 
-/* --- reads.c (6.4) ----------------------------------------------------------------------- */
+/* --- reads.c (6.4) --- */
 enum raft_result reads_register(struct raft *raft, struct raft_outcome *outcome);
 uint64_t reads_open_round(struct raft *raft);
 void reads_advance(struct raft *raft);

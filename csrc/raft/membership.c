@@ -37,7 +37,7 @@ enum raft_result membership_bootstrap(struct raft *raft, uint64_t id,
     return RAFT_OK;
 }
 
-/* --- requests ---------------------------------------------------------------------------- */
+/* --- requests --- */
 static enum raft_result may_change(const struct raft *raft) {
     if (raft->role != RAFT_LEADER) {
         return RAFT_NOT_LEADER;
@@ -114,7 +114,7 @@ enum raft_result membership_remove(struct raft *raft, uint64_t id,
     return RAFT_OK;
 }
 
-/* --- what follows by itself -------------------------------------------------------------- */
+/* --- what follows by itself --- */
 static void leave_joint(struct raft *raft) {
     struct raft_configuration configuration = raft_in_force(raft)->configuration;
     for (uint32_t i = configuration.count; i-- > 0;) {
@@ -212,7 +212,7 @@ void membership_tick(struct raft *raft) {
     }
 }
 
-/* --- who is sent to ---------------------------------------------------------------------- */
+/* --- who is sent to --- */
 static void add_peer(struct raft *raft, uint64_t id) {
     struct leading *leading = &raft->leading;
     if (leading->peer_count < RAFT_PEERS_MAX) {

@@ -19,7 +19,7 @@ raft_configuration_find(const struct raft_configuration *configuration, uint64_t
     return NULL;
 }
 
-/* --- life -------------------------------------------------------------------------------- */
+/* --- life --- */
 static bool load_log(struct raft *raft, const struct raft_options *options) {
     log_init(&raft->log, options->snapshot, &options->configuration,
              options->configuration_index);
@@ -94,7 +94,7 @@ void raft_set_election_timeouts(struct raft *raft, uint32_t min_ms, uint32_t max
     }
 }
 
-/* --- steps ------------------------------------------------------------------------------- */
+/* --- steps --- */
 static enum raft_result receive(struct raft *raft, const struct raft_message *message,
                                 struct raft_outcome *outcome) {
     if (message == NULL || !message_is_sound(message) || message->from == raft->id) {
@@ -269,7 +269,7 @@ enum raft_result raft_step(struct raft *raft, const struct raft_event *event,
     return result;
 }
 
-/* --- actions ----------------------------------------------------------------------------- */
+/* --- actions --- */
 /* What a message says must be durable before it leaves: its term, and a vote that it gives
  * (3.8; V2). A pre-vote asks about a term that nobody has entered. */
 static bool may_leave(const struct raft *raft, const struct raft_message *message) {

@@ -22,7 +22,7 @@ void replication_inform_all(struct raft *raft) {
     }
 }
 
-/* --- our own log ------------------------------------------------------------------------- */
+/* --- our own log --- */
 void replication_append(struct raft *raft, enum raft_entry_kind kind,
                         const struct raft_configuration *configuration) {
     ASSERT(raft->role == RAFT_LEADER);
@@ -95,7 +95,7 @@ bool replication_advance_commit(struct raft *raft) {
     return true;
 }
 
-/* --- answers ----------------------------------------------------------------------------- */
+/* --- answers --- */
 /* The sender's progress, when the answer is of our term and from somebody we lead. An answer of
  * a later term ends ours, unless it is a removed peer's, who has no say (V12). */
 static struct progress *accept_answer(struct raft *raft, const struct raft_message *message,
@@ -186,7 +186,7 @@ enum raft_result replication_receive_snapshot_reply(struct raft *raft,
     return result;
 }
 
-/* --- what the host tells of a peer ------------------------------------------------------- */
+/* --- what the host tells of a peer --- */
 enum raft_result replication_sent(struct raft *raft, uint64_t id, uint64_t index) {
     struct progress *progress = replication_find(raft, id);
     if (raft->role != RAFT_LEADER || progress == NULL || index > raft->log.last_index ||

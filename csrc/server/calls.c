@@ -35,7 +35,7 @@ static void call_free(struct call *call) {
     memory_free(call);
 }
 
-/* --- the waiting thread ---------------------------------------------------------------- */
+/* --- the waiting thread --- */
 
 static bool enqueue(struct calls *calls, struct call *call) {
     if (calls->ended) {
@@ -109,7 +109,7 @@ enum status calls_wait(struct calls *calls, struct span line, uint32_t timeout_m
     return status;
 }
 
-/* --- the loop -------------------------------------------------------------------------- */
+/* --- the loop --- */
 
 struct call *calls_take(struct calls *calls) {
     uv_mutex_lock(&calls->mutex);

@@ -17,7 +17,7 @@ void disk_jobs_clear(struct disk_jobs *jobs) {
     buffer_free(&jobs->first_line);
 }
 
-/* --- taking a snapshot ----------------------------------------------------------------- */
+/* --- taking a snapshot --- */
 
 struct taking {
     const struct backend *backend;
@@ -79,7 +79,7 @@ static enum status take_snapshot(struct disk_jobs *jobs, struct job *job) {
     return calls->snapshot_commit(self, STORE_SLOT_OWN, &job->header, false, &job->error);
 }
 
-/* --- a snapshot from the leader -------------------------------------------------------- */
+/* --- a snapshot from the leader --- */
 
 static void forget_receiving(struct disk_jobs *jobs) {
     jobs->receiving = false;
@@ -172,7 +172,7 @@ static enum status install_snapshot(struct disk_jobs *jobs, struct job *job) {
     return status;
 }
 
-/* --- reading a snapshot ---------------------------------------------------------------- */
+/* --- reading a snapshot --- */
 
 static enum status read_piece(struct disk_jobs *jobs, struct job *job) {
     return jobs->backend.calls->snapshot_read(jobs->backend.self, job->snapshot.index,
@@ -219,7 +219,7 @@ static enum status load_snapshot(struct disk_jobs *jobs, struct job *job) {
     return status;
 }
 
-/* --- all of them ----------------------------------------------------------------------- */
+/* --- all of them --- */
 
 static enum status do_one(struct disk_jobs *jobs, struct job *job) {
     const struct backend *backend = &jobs->backend;

@@ -7,14 +7,9 @@
  * waits for its answers: such a link is kept until the last of them is sent. */
 #include "base/assert.h"
 #include "base/memory.h"
-#include "node/internal.h" /* whether a connection waits for answers */
 #include "server/internal.h"
 
-static bool waits_for_answers(const struct link *link) {
-    return link->node_conn->waiting > 0;
-}
-
-/* --- life ------------------------------------------------------------------------------ */
+/* --- life --- */
 
 static struct link *link_new(struct server *server, enum link_kind kind) {
     struct link *link = memory_must_alloc_zero(sizeof(*link));
@@ -81,7 +76,7 @@ void links_close_all(struct server *server) {
     }
 }
 
-/* --- reading --------------------------------------------------------------------------- */
+/* --- reading --- */
 
 /* Nothing more comes in on it, and everything that had to go out has. A client that is slow to
  * read gets its time; one that is being closed, only what net/ allows it. */
@@ -91,7 +86,8 @@ static bool is_done(const struct link *link) {
         return closing;
     }
     return (closing || (link->ended && net_conn_unsent(link->net_conn) == 0)) &&
-           !waits_for_answers(link) && buffer_count(node_conn_out(link->node_conn)) == 0;
+           !node_conn_waiting(link->node_conn) &&
+           buffer_count(node_conn_out(link->node_conn)) == 0;
 }
 
 /* Read on, wait, or close: whatever the link's state asks for. */
@@ -124,7 +120,7 @@ void links_review(struct server *server) {
     }
 }
 
-/* --- what comes from the sockets ------------------------------------------------------- */
+/* --- what comes from the sockets --- */
 
 void *links_accepted(void *host, struct net_conn *conn) {
     struct server *server = host;
@@ -168,7 +164,7 @@ void links_closed(void *host, void *user) {
     forget(user);
 }
 
-/* --- what the node leaves -------------------------------------------------------------- */
+/* --- what the node leaves --- */
 
 static void flush_socket(struct link *link) {
     struct buffer *out = node_conn_out(link->node_conn);

@@ -10,7 +10,7 @@ void loop_input(struct server *server) {
     net_turn_soon(server->net);
 }
 
-/* --- from other threads ---------------------------------------------------------------- */
+/* --- from other threads --- */
 
 static void take_jobs(struct server *server) {
     struct job *next = NULL;
@@ -75,7 +75,7 @@ static void on_woken(void *host) {
     take_stop(server);
 }
 
-/* --- a turn ---------------------------------------------------------------------------- */
+/* --- a turn --- */
 
 /* The disk and the machine first: they work while the connections are written. */
 static void carry(struct server *server) {

@@ -10,7 +10,7 @@
 #include "base/memory.h"
 #include "server/internal.h"
 
-/* --- opening --------------------------------------------------------------------------- */
+/* --- opening --- */
 
 static void init_parts(struct server *server) {
     batches_init(&server->batches, server->net);
@@ -64,7 +64,7 @@ const char *server_address(const struct server *server) {
     return server->address;
 }
 
-/* --- running --------------------------------------------------------------------------- */
+/* --- running --- */
 
 static void run_loop(void *argument) {
     struct server *server = argument;
@@ -133,7 +133,7 @@ void server_close(struct server *server) {
     memory_free(server);
 }
 
-/* --- for the other threads ------------------------------------------------------------- */
+/* --- for the other threads --- */
 
 struct apply_batch *server_wait_batch(struct server *server, uint32_t timeout_ms,
                                       bool *stopped) {

@@ -68,7 +68,7 @@ static int sync_retrying(int (*sync)(int), int fd) {
     return result;
 }
 
-/* --- directories ---------------------------------------------------------------------- */
+/* --- directories --- */
 
 /* The new name lives in the parent: it is durable only once the parent is synced. */
 static enum status sync_parent(struct directory *directory, bool made, struct error *error) {
@@ -191,7 +191,7 @@ enum status directory_sync(struct directory *directory, struct error *error) {
     return STATUS_OK;
 }
 
-/* --- files ---------------------------------------------------------------------------- */
+/* --- files --- */
 
 enum status file_open(struct file *file, const struct directory *directory, const char *name,
                       enum file_mode mode, struct error *error) {

@@ -65,7 +65,7 @@ enum status journal_open_active(struct journal *journal, struct error *error) {
     return file_open(&journal->active, journal->directory, name, FILE_WRITE, error);
 }
 
-/* --- filling ahead, rolling over ------------------------------------------------------ */
+/* --- filling ahead, rolling over --- */
 
 static uint64_t round_up(uint64_t bytes) {
     return (bytes + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
@@ -182,7 +182,7 @@ static enum status roll_over(struct journal *journal, uint64_t first_index,
     return status;
 }
 
-/* --- appending ------------------------------------------------------------------------ */
+/* --- appending --- */
 
 /* A run of lines that goes into one segment with one write. */
 struct piece {
@@ -327,7 +327,7 @@ enum status journal_sync(struct journal *journal, struct error *error) {
     return status;
 }
 
-/* --- removing ------------------------------------------------------------------------- */
+/* --- removing --- */
 
 static void close_reading(struct journal *journal) {
     file_close(&journal->reading);

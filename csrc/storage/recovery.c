@@ -35,7 +35,7 @@
 
 #define EXPECT_BYTES_MAX 64u
 
-/* --- which segments there are --------------------------------------------------------- */
+/* --- which segments there are --- */
 
 static int compare_numbers(const void *a, const void *b) {
     uint64_t x = *(const uint64_t *)a;
@@ -103,7 +103,7 @@ static size_t count_covered(const struct recovery *recovery) {
     return covered;
 }
 
-/* --- one line ------------------------------------------------------------------------- */
+/* --- one line --- */
 
 static enum status accept(struct recovery *recovery, const struct entry *entry, uint32_t crc,
                           struct span line, uint64_t offset) {
@@ -228,7 +228,7 @@ static enum status read_segment(struct recovery *recovery, size_t number, struct
     return status;
 }
 
-/* --- what does not fit ---------------------------------------------------------------- */
+/* --- what does not fit --- */
 
 /* Where the file's last byte that is no line feed ends, at or behind `from`. */
 static enum status find_text_end(const struct file *file, uint64_t from, uint64_t bytes,
@@ -388,7 +388,7 @@ static enum status end_log(struct recovery *recovery, struct error *error) {
     return cut(recovery, error);
 }
 
-/* --- the whole ------------------------------------------------------------------------ */
+/* --- the whole --- */
 
 static enum status read_segments(struct recovery *recovery, struct error *error) {
     struct journal *journal = recovery->journal;

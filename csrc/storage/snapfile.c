@@ -35,7 +35,7 @@ void snapfile_close(struct snapfile *snapfile) {
     }
 }
 
-/* --- loading -------------------------------------------------------------------------- */
+/* --- loading --- */
 
 /* Feed a whole file through a check. */
 static enum status check_file(const struct file *file, struct snapshot_check *check,
@@ -170,7 +170,7 @@ enum status snapfile_load(struct snapfile *snapfile, const struct buffer *names,
     return STATUS_OK;
 }
 
-/* --- writing -------------------------------------------------------------------------- */
+/* --- writing --- */
 
 static void release(struct snapfile_slot *slot) {
     file_close(&slot->file);

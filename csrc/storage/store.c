@@ -29,7 +29,7 @@
 #include "storage/opening.h"
 #include "storage/quarantine.h"
 
-/* --- failing for good ----------------------------------------------------------------- */
+/* --- failing for good --- */
 
 /* Passes on how a call that writes has ended. What may pass by itself, or was refused before
  * anything was touched, leaves the store as it is; all else breaks it. */
@@ -66,7 +66,7 @@ static bool is_broken(const struct store *store, struct error *error) {
     return true;
 }
 
-/* --- opening and closing -------------------------------------------------------------- */
+/* --- opening and closing --- */
 
 static enum status check_options(const struct store_options *options, struct error *error) {
     struct meta meta = {0};
@@ -136,7 +136,7 @@ void store_close(struct store *store) {
     store_free(store);
 }
 
-/* --- meta and log --------------------------------------------------------------------- */
+/* --- meta and log --- */
 
 enum status store_save_meta(struct store *store, const struct meta *meta, struct error *error) {
     if (is_broken(store, error)) {
@@ -194,7 +194,7 @@ enum status store_read(struct store *store, uint64_t first, uint64_t last, size_
     return journal_read(&store->journal, first, last, bytes_max, lines, read_last, error);
 }
 
-/* --- snapshots ------------------------------------------------------------------------ */
+/* --- snapshots --- */
 
 enum status store_snapshot_begin(struct store *store, enum store_slot slot,
                                  struct error *error) {

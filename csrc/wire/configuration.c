@@ -46,8 +46,8 @@ void configuration_write_addresses(struct buffer *json, const struct cluster *cl
             buffer_append_char(json, ',');
         }
         first = false;
-        scan_append_string(json, (struct span){cluster->addresses[i],
-                                               strlen(cluster->addresses[i])});
+        scan_append_string(json,
+                           (struct span){cluster->addresses[i], strlen(cluster->addresses[i])});
     }
     buffer_append_char(json, ']');
 }

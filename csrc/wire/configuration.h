@@ -14,7 +14,7 @@
 struct cluster {
     struct raft_configuration raft;
     char addresses[MEMBERS_MAX][ADDRESS_BYTES_MAX]; /* of raft.members[i] */
-    uint64_t next_id; /* never given to a member yet */
+    uint64_t next_id;                               /* never given to a member yet */
     uint32_t min_election_timeout_ms;
     uint32_t max_election_timeout_ms;
 };
@@ -24,7 +24,8 @@ void configuration_write(struct buffer *json, const struct cluster *cluster);
 /* Read a valid JSON object's text. STATUS_CORRUPT: not of this form. */
 enum status configuration_read(struct span json, struct cluster *cluster) MUST_USE;
 
-/* `["127.0.0.1:4000",...]`: voters and learners in joining order, those on their way out left out. */
+/* `["127.0.0.1:4000",...]`: voters and learners in joining order, those on their way out left
+ * out. */
 void configuration_write_addresses(struct buffer *json, const struct cluster *cluster);
 
 /* The address of `id`, or NULL; the id at `address`, or 0. */

@@ -9,8 +9,9 @@
 #include "base/limits.h"
 #include "base/status.h"
 
-#define CLUSTER_ID_BYTES 33 /* 32 hexadecimal digits and a NUL; "" before there is a cluster   \
-                             */
+#define CLUSTER_ID_BYTES                                                                       \
+    33 /* 32 hexadecimal digits and a NUL; "" before there is a cluster                        \
+        */
 
 struct meta {
     char cluster_id[CLUSTER_ID_BYTES];

@@ -19,7 +19,7 @@ enum stage {
     STAGE_BROKEN,
 };
 
-/* --- writing -------------------------------------------------------------------------- */
+/* --- writing --- */
 
 static void write_sessions(struct buffer *out, const struct snapshot_header *header) {
     buffer_append_text(out, ",\"sessions\":[");
@@ -80,7 +80,7 @@ void snapshot_write_end(struct buffer *out, uint64_t state_lines, uint64_t bytes
     line_seal(out, line_start, seed);
 }
 
-/* --- reading -------------------------------------------------------------------------- */
+/* --- reading --- */
 
 static bool read_cluster(struct cursor *cursor, char *cluster_id) {
     struct span id;
@@ -176,7 +176,7 @@ enum status snapshot_read_header(struct span line, struct snapshot_header *heade
     return STATUS_OK;
 }
 
-/* --- checking a file as it streams by ------------------------------------------------- */
+/* --- checking a file as it streams by --- */
 
 void snapshot_check_init(struct snapshot_check *check) {
     memset(check, 0, sizeof(*check));
