@@ -26,8 +26,7 @@
 #define ENTRY_OVERHEAD_BYTES_MAX 512u /* what the log adds around a command's input */
 #define ENTRY_BYTES_MAX (LINE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX)
 
-/* --- a member's queues
- * ------------------------------------------------------------------------ */
+/* --- a member's queues --- */
 #define PENDING_COMMANDS_MAX 131072u /* commands of one server that wait for their answer */
 #define PENDING_BYTES_MAX (256ull * 1024 * 1024) /* their text, together */
 #define PENDING_READS_MAX 131072u                /* queries of all kinds that wait */
@@ -54,8 +53,7 @@
             */
 #define SNAPSHOT_LOG_BYTES_DEFAULT (64ull * 1024 * 1024)
 
-/* --- a member's deadlines, milliseconds
- * -------------------------------------------------------- */
+/* --- a member's deadlines, milliseconds --- */
 #define REQUEST_TIMEOUT_MS_DEFAULT 60000u /* every request is answered within this */
 #define NO_LEADER_TIMEOUT_MS 5000u        /* without a leader for this long: 108 */
 #define DIAL_TIMEOUT_MS 3000u      /* a server that is to be added must answer within this */
@@ -65,8 +63,7 @@
 #define STOP_TIMEOUT_MS 3000u /* a graceful stop takes at most this long */
 #define SNAPSHOT_RETRY_MS 1000u
 
-/* --- connections and threads
- * --------------------------------------------------------------------- */
+/* --- connections and threads --- */
 #ifndef CLIENT_CONNECTIONS_MAX
 #define CLIENT_CONNECTIONS_MAX                                                                 \
     65536u /* accepted; fewer where the process may open fewer files */

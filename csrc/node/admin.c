@@ -10,9 +10,7 @@
 #include "node/internal.h"
 #include "wire/scan.h"
 
-/* --- the line
- * --------------------------------------------------------------------------------------------
- */
+/* --- the line --- */
 static struct admin *new_admin(struct node *node, enum admin_kind kind, const char *address) {
     struct admin *admin = memory_must_alloc_zero(sizeof(*admin));
     admin->kind = kind;
@@ -39,9 +37,7 @@ static void unlink_admin(struct node *node, struct admin *admin) {
     memory_free(admin);
 }
 
-/* --- answering
- * -------------------------------------------------------------------------------------------
- */
+/* --- answering --- */
 static void reply_to_peer(struct node *node, struct admin *admin, enum rpc_code code,
                           struct span body) {
     struct peer *peer = peers_find_ready(node, admin->origin);
@@ -95,9 +91,7 @@ static void done(struct node *node, struct admin *admin) {
     buffer_free(&result);
 }
 
-/* --- requests
- * ----------------------------------------------------------------------------------------------
- */
+/* --- requests --- */
 void admin_submit(struct node *node, struct node_conn *conn, struct gather *gather,
                   const struct rpc_request *request) {
     struct caller caller;
@@ -210,8 +204,7 @@ void admin_receive_reply(struct node *node, struct peer *peer,
     }
 }
 
-/* --- one step of a change
- * ------------------------------------------------------------------------------------ */
+/* --- one step of a change --- */
 static bool configuration_settled(const struct node *node) {
     const struct cluster *cluster = members_peek(node);
     return cluster != NULL && !cluster->raft.joint &&

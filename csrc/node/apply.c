@@ -56,8 +56,7 @@ void apply_clear(struct node *node) {
     *applies = (struct applies){.slot_free = NO_SLOT};
 }
 
-/* --- queries
- * ------------------------------------------------------------------------------------------ */
+/* --- queries --- */
 static uint32_t take_slot(struct applies *applies) {
     if (applies->slot_free == NO_SLOT) {
         uint32_t before = applies->slot_count;
@@ -105,8 +104,7 @@ void apply_expire(struct node *node) {
     }
 }
 
-/* --- commands
- * ------------------------------------------------------------------------------------------ */
+/* --- commands --- */
 static struct entry_tag *find_session(struct applies *applies, uint64_t server) {
     for (uint32_t i = 0; i < applies->session_count; i++) {
         if (applies->sessions[i].node == server) {
@@ -252,8 +250,7 @@ void apply_read_done(struct node *node, struct job *job) {
     }
 }
 
-/* --- other items
- * ----------------------------------------------------------------------------------------- */
+/* --- other items --- */
 void apply_snapshot_item(struct node *node) {
     add_item(node, APPLY_SNAPSHOT, (struct span){NULL, 0})->wants_output = true;
 }
@@ -284,8 +281,7 @@ void apply_notice(struct node *node, const char *level, const char *event, const
     buffer_free(&json);
 }
 
-/* --- batches out and back
- * ---------------------------------------------------------------------------------- */
+/* --- batches out and back --- */
 void apply_hand_over(struct node *node) {
     struct applies *applies = &node->applies;
     if (applies->filling == NULL || applies->filling->count == 0) {

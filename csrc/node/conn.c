@@ -122,8 +122,7 @@ bool node_conn_closing(const struct node_conn *conn) {
     return conn->closing;
 }
 
-/* --- input
- * ---------------------------------------------------------------------------------------- */
+/* --- input --- */
 #define NUMBER_TEXT(number) #number
 #define TOO_LONG(number)                                                                       \
     "{\"reason\":\"line too long\",\"limit_bytes\":" NUMBER_TEXT(number) "}"

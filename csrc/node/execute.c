@@ -11,8 +11,7 @@
 #define ACTION_ROUNDS_MAX 8 /* in memory, a step may bring new actions within the turn */
 #define NO_SPACE_RETRY_MS 500u
 
-/* --- lines
- * ------------------------------------------------------------------------------------------ */
+/* --- lines --- */
 static uint64_t next_time(const struct node *node) {
     uint64_t last = node->entries.tail_time_ms;
     return node->wall_ms > last ? node->wall_ms : last; /* never goes back within the log */
@@ -87,9 +86,7 @@ static void drop_lines(struct node *node, uint64_t index) {
     }
 }
 
-/* --- steps
- * --------------------------------------------------------------------------------------------
- */
+/* --- steps --- */
 static void look(struct node *node) {
     struct raft_state before = node->state;
     raft_peek_state(node->raft, &node->state);
@@ -129,8 +126,7 @@ enum raft_result execute_propose(struct node *node, uint32_t count, uint64_t *fi
     return result;
 }
 
-/* --- a turn's actions
- * ------------------------------------------------------------------------------------- */
+/* --- a turn's actions --- */
 void execute_quietly(struct node *node, struct raft_event *event) {
     struct raft_outcome outcome;
     if (execute_step(node, event, &outcome) != RAFT_OK) {
@@ -194,9 +190,7 @@ void execute_actions(struct node *node) {
     }
 }
 
-/* --- the disk
- * ------------------------------------------------------------------------------------------------
- */
+/* --- the disk --- */
 static void add_lines_to_job(struct node *node, struct job *job) {
     uint64_t last = node->entries.last;
     job->first = node->disk_next;

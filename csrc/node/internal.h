@@ -18,8 +18,7 @@
 
 #define NEVER_MS UINT64_MAX
 
-/* --- connections (conn.c)
- * ------------------------------------------------------------------------- */
+/* --- connections (conn.c) --- */
 enum conn_kind {
     CONN_CLIENT,   /* until it says hello */
     CONN_PEER_IN,  /* a peer's: its messages to us */
@@ -57,8 +56,7 @@ static inline size_t conn_backlog(const struct node_conn *conn) {
 struct node_conn *conn_new(void *host, enum conn_kind kind);
 void conn_release(struct node_conn *conn); /* one waiting request fewer; frees a gone one */
 
-/* --- callers (caller.c): who waits for an answer
- * ---------------------------------------------------- */
+/* --- callers (caller.c): who waits for an answer --- */
 struct gather; /* the answers of a JSON-RPC batch, collected */
 
 struct caller {
@@ -87,8 +85,7 @@ void caller_answer_now(struct node *node, struct node_conn *conn, struct gather 
                        const struct rpc_request *request, enum rpc_code code,
                        struct span data_or_result);
 
-/* --- commands of our own that wait (pending.c)
- * ---------------------------------------------------- */
+/* --- commands of our own that wait (pending.c) --- */
 struct pending {
     struct caller caller;
     char *input; /* JSON text, owned; NULL: this place is free (answered) */
@@ -130,8 +127,7 @@ void pending_receive_propose(struct node *node, struct peer *peer,
 void pending_receive_again(struct node *node, struct peer *peer,
                            const struct peer_message *message);
 
-/* --- queries (reads.c)
- * ------------------------------------------------------------------------------ */
+/* --- queries (reads.c) --- */
 enum read_stage {
     READ_UNSENT,
     READ_ASKED,
@@ -189,8 +185,7 @@ void reads_receive(struct node *node, struct peer *peer, const struct peer_messa
 void reads_receive_reply(struct node *node, struct peer *peer,
                          const struct peer_message *message);
 
-/* --- the way to the machine and back (apply.c)
- * ------------------------------------------------------ */
+/* --- the way to the machine and back (apply.c) --- */
 struct query_slot {
     struct caller caller;
     uint64_t deadline_ms;
@@ -235,8 +230,7 @@ void apply_expire(struct node *node);
 void apply_hand_over(struct node *node); /* end of the turn: what was filled may be taken */
 void apply_load_sessions(struct node *node, const struct snapshot_header *header);
 
-/* --- peers (peers.c, messages.c)
- * --------------------------------------------------------------------- */
+/* --- peers (peers.c, messages.c) --- */
 enum peer_stage {
     PEER_IDLE,
     PEER_DIALING,
@@ -295,8 +289,7 @@ void messages_receive(struct node *node, struct peer *peer, const struct peer_me
                       struct span payload);
 void messages_read_done(struct node *node, struct job *job);
 
-/* --- members (members.c, admin.c)
- * ------------------------------------------------------------------- */
+/* --- members (members.c, admin.c) --- */
 struct configuration_record {
     uint64_t index;
     struct cluster cluster;
@@ -376,8 +369,7 @@ void admin_receive_reply(struct node *node, struct peer *peer,
                          const struct peer_message *message);
 void admin_fail_all(struct node *node, enum rpc_code code, const char *reason);
 
-/* --- snapshots (snapshot.c)
- * ---------------------------------------------------------------------------- */
+/* --- snapshots (snapshot.c) --- */
 struct snapshots {
     struct raft_position position; /* of the current one; index 0: none */
     uint32_t chain_crc;
@@ -410,9 +402,7 @@ void snapshot_receive_piece(struct node *node, struct peer *peer,
 void snapshot_receive_want(struct node *node, struct peer *peer,
                            const struct peer_message *message);
 
-/* --- the node
- * ---------------------------------------------------------------------------------------------
- */
+/* --- the node --- */
 struct node {
     char address[ADDRESS_BYTES_MAX];
     bool durable;

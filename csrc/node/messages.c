@@ -7,9 +7,7 @@
 #include "node/internal.h"
 #include "wire/line.h"
 
-/* --- out
- * -------------------------------------------------------------------------------------------
- */
+/* --- out --- */
 static enum peer_kind wire_kind(enum raft_message_kind kind) {
     switch (kind) {
     case RAFT_VOTE:
@@ -142,9 +140,7 @@ void messages_read_done(struct node *node, struct job *job) {
     sent(node, peer, progress.next - 1); /* nothing new, but it can go on now */
 }
 
-/* --- in
- * ----------------------------------------------------------------------------------------------
- */
+/* --- in --- */
 struct arrivals {
     struct raft_entry *entries;
     struct span *lines;

@@ -69,9 +69,7 @@ void node_notice(struct node *node, const char *level, const char *event, const 
     apply_notice(node, level, event, "%s", text);
 }
 
-/* --- jobs
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- jobs --- */
 void node_push_job(struct node *node, struct job *job) {
     job->next = NULL;
     if (node->jobs == NULL) {
@@ -127,9 +125,7 @@ void node_save_identity(struct node *node) {
     }
 }
 
-/* --- the end
- * -------------------------------------------------------------------------------------------------
- */
+/* --- the end --- */
 void node_fail(struct node *node, enum status status, const char *reason) {
     if (node->stopped) {
         return;
@@ -185,8 +181,7 @@ static void try_to_stop(struct node *node) {
     }
 }
 
-/* --- what the one who runs the server should hear
- * ------------------------------------------------------------- */
+/* --- what the one who runs the server should hear --- */
 static void say_what_changed(struct node *node) {
     const char *role = node_role_name(node);
     bool same = node->noticed_term == node->state.term &&
@@ -231,9 +226,7 @@ static void leave_if_removed(struct node *node) {
     admin_fail_all(node, RPC_NOT_MEMBER, "this server was removed from its cluster");
 }
 
-/* --- the turn
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- the turn --- */
 static void housekeep(struct node *node) {
     if (node->now_ms < node->housekeeping_ms) {
         return;

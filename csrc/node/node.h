@@ -46,8 +46,9 @@ enum status node_start(struct node *node) MUST_USE;
 /* A line for the log of the one who runs the server, through the machine's thread. */
 void node_notice(struct node *node, const char *level, const char *event, const char *text);
 
-/* --- connections
- * -------------------------------------------------------------------------------- The host
+/* --- connections ---
+ *
+ * The host
  * keeps one node_conn for each of its connections and says when bytes came and when it is gone.
  * `host` is the host's own handle, handed back with what is to be written. */
 struct node_conn *node_conn_open(struct node *node, void *host);
@@ -67,8 +68,7 @@ bool node_conn_waiting(const struct node_conn *conn); /* some request is not ans
 void *node_conn_host(const struct node_conn *conn);
 void node_conn_set_host(struct node_conn *conn, void *host);
 
-/* --- other inputs
- * --------------------------------------------------------------------------------- */
+/* --- other inputs --- */
 void node_set_time(struct node *node, uint64_t now_ms, uint64_t wall_ms); /* before any input */
 void node_job_done(struct node *node, struct job *job);                   /* takes the job */
 void node_batch_done(struct node *node, struct apply_batch *batch);       /* takes the batch */
@@ -78,8 +78,7 @@ void node_stop(struct node *node); /* begin to stop gracefully */
 void node_turn(struct node *node);
 uint64_t node_deadline_ms(const struct node *node); /* a turn is due then at the latest */
 
-/* --- outputs, after a turn
- * ----------------------------------------------------------------------- */
+/* --- outputs, after a turn --- */
 /* The next connection with bytes to write or a wish to be closed; NULL when there is none. The
  * host writes (and consumes) node_conn_out and, where node_conn_closing, closes once all is
  * written. */
@@ -96,8 +95,7 @@ struct apply_batch *node_take_batch(struct node *node);
 /* Stopped for good; `error` (may be NULL) says why when it was a failure. */
 bool node_stopped(const struct node *node, struct error *error);
 
-/* --- a look inside
- * --------------------------------------------------------------------------------- */
+/* --- a look inside --- */
 struct node_status {
     char role[16];
     uint64_t node_id;

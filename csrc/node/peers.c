@@ -11,8 +11,7 @@
 
 #define GUEST_MS 30000u /* a server outside the configuration is remembered this long */
 
-/* --- the table
- * ---------------------------------------------------------------------------------------- */
+/* --- the table --- */
 struct peer *peers_find(struct node *node, uint64_t id) {
     for (uint32_t i = 0; i < node->peer_count; i++) {
         if (node->peers[i]->id == id) {
@@ -106,9 +105,7 @@ void peers_sync(struct node *node) {
     }
 }
 
-/* --- dialling
- * --------------------------------------------------------------------------------------------
- */
+/* --- dialling --- */
 static void push_dial(struct node *node, struct node_conn *conn) {
     ASSERT(node->dial_count < PEERS_MAX + 1);
     node->dials[node->dial_count++] = conn;
@@ -174,8 +171,7 @@ uint64_t peers_deadline_ms(const struct node *node) {
     return node_is_member(node) ? deadline : NEVER_MS;
 }
 
-/* --- hello, from us
- * ---------------------------------------------------------------------------------------- */
+/* --- hello, from us --- */
 static void say_hello(struct node *node, struct node_conn *conn, uint64_t to) {
     struct peer_message hello = {.kind = PEER_HELLO,
                                  .protocol = PEER_PROTOCOL,
@@ -286,9 +282,7 @@ static void receive_out(struct node *node, struct node_conn *conn,
     }
 }
 
-/* --- hello, to us
- * --------------------------------------------------------------------------------------------
- */
+/* --- hello, to us --- */
 static void refuse_hello(struct node *node, struct node_conn *conn, const char *reason,
                          bool removed) {
     conn_send_message(node, conn,
@@ -383,9 +377,7 @@ void peers_identity_saved(struct node *node) {
     }
 }
 
-/* --- messages
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- messages --- */
 static void receive_in(struct node *node, struct peer *peer, const struct peer_message *message,
                        struct span payload) {
     switch (message->kind) {

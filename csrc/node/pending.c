@@ -107,8 +107,7 @@ void pending_again(struct node *node, uint64_t sequence) {
     pending_forget(node, sequence);
 }
 
-/* --- giving them to the leader
- * ------------------------------------------------------------------- */
+/* --- giving them to the leader --- */
 void pending_restart_forwarding(struct node *node) {
     node->pendings.forward = node->pendings.base;
     node->pendings.pause_until_ms = 0;
@@ -210,8 +209,7 @@ void pending_receive_again(struct node *node, struct peer *peer,
     }
 }
 
-/* --- taking them as the leader
- * ----------------------------------------------------------------------- */
+/* --- taking them as the leader --- */
 /* One line `[SEQUENCE,INPUT]`: the input was validated by the server that took it. */
 static bool read_proposal(struct span *lines, uint64_t *sequence, struct span *input) {
     const char *end = memchr(lines->data, '\n', lines->size);
@@ -286,8 +284,7 @@ void pending_receive_propose(struct node *node, struct peer *peer,
     }
 }
 
-/* --- deadlines
- * ----------------------------------------------------------------------------------------- */
+/* --- deadlines --- */
 static void refuse(struct node *node, uint64_t sequence, enum rpc_code code,
                    const char *reason) {
     struct pending *pending = pending_peek(node, sequence);

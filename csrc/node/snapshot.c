@@ -7,9 +7,7 @@
 
 #define SENDING_TIMEOUT_MS 10000u
 
-/* --- taking
- * -------------------------------------------------------------------------------------------
- */
+/* --- taking --- */
 /* Members reach the threshold at different sizes, so that they do not all stop to save at once
  * (S15). */
 static bool log_outgrew_state(const struct node *node) {
@@ -136,9 +134,7 @@ static void taken(struct node *node, struct job *job) {
     }
 }
 
-/* --- sending
- * --------------------------------------------------------------------------------------------
- */
+/* --- sending --- */
 static void read_chunk(struct node *node, struct peer *peer) {
     struct job *job = job_new(JOB_SNAPSHOT_READ);
     job->reader = peer->id;
@@ -221,9 +217,7 @@ void snapshot_receive_want(struct node *node, struct peer *peer,
     }
 }
 
-/* --- receiving
- * -------------------------------------------------------------------------------------------
- */
+/* --- receiving --- */
 static void want_more(struct node *node) {
     struct snapshots *snapshots = &node->snapshots;
     struct peer *peer = peers_find_ready(node, snapshots->from);

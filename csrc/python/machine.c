@@ -12,8 +12,7 @@
 
 #define REASON_CHARACTERS_MAX 1000
 
-/* --- what the object offers
- * --------------------------------------------------------------------- */
+/* --- what the object offers --- */
 
 /* object.<name> as a frozenset of strings; NULL without an exception where it is None or not
  * there. */
@@ -100,8 +99,7 @@ void machine_clear(struct machine *machine) {
     Py_CLEAR(machine->context);
 }
 
-/* --- outcomes that are not a value
- * -------------------------------------------------------------- */
+/* --- outcomes that are not a value --- */
 
 /* Append a string as JSON text. One that cannot be written becomes "". */
 static void append_string(struct buffer *out, PyObject *string) {
@@ -194,8 +192,7 @@ static enum status take_raised(struct machine *machine, struct apply_batch *batc
     return STATUS_OK;
 }
 
-/* --- apply()
- * ------------------------------------------------------------------------------------ */
+/* --- apply() --- */
 
 /* The input is JSON that Python cannot hold (1e400): the same on every member, so an outcome.
  */
@@ -290,8 +287,7 @@ static enum status run_apply(struct machine *machine, struct apply_batch *batch,
     return status;
 }
 
-/* --- snapshot() and restore()
- * ---------------------------------------------------------------------- */
+/* --- snapshot() and restore() --- */
 
 /* One piece, one line. -1 with an exception. */
 static int write_piece(struct buffer *out, PyObject *piece) {
@@ -391,8 +387,7 @@ static enum status run_restore(struct machine *machine, struct apply_batch *batc
     return STATUS_OK;
 }
 
-/* --- notices
- * ----------------------------------------------------------------------------------------- */
+/* --- notices --- */
 
 static enum status run_notice(struct machine *machine, struct apply_batch *batch,
                               struct apply_item *item) {

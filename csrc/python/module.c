@@ -20,8 +20,7 @@ struct module_state *module_state_of(PyTypeObject *type) {
     return state;
 }
 
-/* --- JSON for the package's Python files
- * ------------------------------------------------------------ */
+/* --- JSON for the package's Python files --- */
 
 PyDoc_STRVAR(dumps_doc, "dumps(value, /)\n--\n\n"
                         "The value as compact JSON text (bytes), exactly: 0.1 stays 0.1, "
@@ -68,8 +67,7 @@ static PyMethodDef module_methods[] = {
     {0},
 };
 
-/* --- set-up
- * ---------------------------------------------------------------------------------------- */
+/* --- set-up --- */
 
 /* <module>.<name>, a new reference. */
 static PyObject *import_from(const char *module_name, const char *name) {

@@ -58,8 +58,7 @@ static PyObject *raise_error(PyObject *self, const struct error *error, enum sta
     return errors_raise(state_of(self), status, error->text);
 }
 
-/* --- opening
- * ---------------------------------------------------------------------------------- */
+/* --- opening --- */
 
 struct arguments {
     PyObject *machine;
@@ -144,8 +143,7 @@ static PyObject *server_type_start(PyObject *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-/* --- the apply thread
- * ----------------------------------------------------------------------------- */
+/* --- the apply thread --- */
 
 /* Give the last batch back (if any) and wait for the next, without the GIL. */
 static struct apply_batch *exchange(struct server *server, struct apply_batch *done,
@@ -246,8 +244,7 @@ static PyObject *server_type_run(PyObject *self, PyObject *unused) {
     return finish_run(self, status, raised);
 }
 
-/* --- from other threads
- * ------------------------------------------------------------------------- */
+/* --- from other threads --- */
 
 PyDoc_STRVAR(
     stop_doc,
@@ -350,8 +347,7 @@ static PyObject *server_get_running(PyObject *self, void *closure) {
     return PyBool_FromLong(of(self)->running);
 }
 
-/* --- closing
- * ------------------------------------------------------------------------------------ */
+/* --- closing --- */
 
 /* Free the server once nobody is in call() any more; `running` is excluded by the caller. */
 static void close_server(struct server_object *object) {

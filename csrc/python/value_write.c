@@ -22,8 +22,7 @@ struct writer {
 
 static enum status write_value(struct writer *writer, PyObject *value, unsigned depth);
 
-/* --- what would change for the limited API
- * ---------------------------------------------------- */
+/* --- what would change for the limited API --- */
 
 static inline bool str_ascii(PyObject *str, struct span *text) {
     *text = (struct span){NULL, 0};

@@ -26,8 +26,7 @@ static const char *const TYPE_NAMES[] = {
 };
 #define TYPE_COUNT (sizeof(TYPE_NAMES) / sizeof(TYPE_NAMES[0]))
 
-/* --- the members of each kind
- * ------------------------------------------------------------------
+/* --- the members of each kind ---
  *
  * Reading and writing walk the same table, so that they cannot disagree. */
 enum field {
@@ -194,8 +193,7 @@ static struct span *inside_at(struct peer_message *message, enum field field) {
     }
 }
 
-/* --- writing
- * ----------------------------------------------------------------------------------- */
+/* --- writing --- */
 static void write_field(struct buffer *out, struct peer_message *message, enum field field) {
     uint64_t *number = number_at(message, field);
     bool *flag = flag_at(message, field);
@@ -236,8 +234,7 @@ void peer_write(struct buffer *out, const struct peer_message *message) {
     buffer_append(out, "}\n", 2);
 }
 
-/* --- reading
- * ----------------------------------------------------------------------------------- */
+/* --- reading --- */
 #define TYPE_HEAD "{\"type\":\""
 
 bool peer_is_message(struct span line) {
