@@ -156,10 +156,12 @@ void node_stop(struct node *node) {
     }
 }
 
-static bool others_vote(const struct node *node) {
+/* Whether there is somebody to hand leadership over to. */
+static bool another_voter_hears(struct node *node) {
     const struct cluster *cluster = members_peek(node);
     for (uint32_t i = 0; cluster != NULL && i < cluster->raft.count; i++) {
-        if (cluster->raft.members[i].voter && cluster->raft.members[i].id != node->state.id) {
+        const struct raft_member *member = &cluster->raft.members[i];
+        if (member->voter && peers_find_ready(node, member->id) != NULL) {
             return true;
         }
     }
@@ -170,7 +172,7 @@ static void try_to_stop(struct node *node) {
     if (!node->stopping || node->stopped) {
         return;
     }
-    bool leading = node->state.role == RAFT_LEADER && others_vote(node);
+    bool leading = node->state.role == RAFT_LEADER && another_voter_hears(node);
     bool busy = node->pendings.count > 0 || node->reads.count > 0 ||
                 node->applies.outstanding > 0 || node->writing;
     if ((!leading && !busy) || node->now_ms >= node->stop_deadline_ms) {

@@ -41,6 +41,9 @@ enum status node_recover_snapshot(struct node *node, struct span header_line) MU
 enum status node_recover_entry(struct node *node, uint64_t index, uint64_t term, uint32_t crc,
                                struct span line) MUST_USE;
 void node_set_meta(struct node *node, const struct meta *meta, bool quarantined);
+/* Whether what was recovered names this server as the only voter: nobody could make good a
+ * loss. */
+bool node_votes_alone(const struct node *node);
 enum status node_start(struct node *node) MUST_USE;
 
 /* A line for the log of the one who runs the server, through the machine's thread. */

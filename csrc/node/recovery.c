@@ -128,6 +128,17 @@ void node_set_meta(struct node *node, const struct meta *meta, bool quarantined)
     node->quarantined = quarantined;
 }
 
+bool node_votes_alone(const struct node *node) {
+    const struct cluster *cluster = members_peek(node);
+    for (uint32_t i = 0; cluster != NULL && i < cluster->raft.count; i++) {
+        const struct raft_member *member = &cluster->raft.members[i];
+        if (member->id != node->meta.node_id && (member->voter || member->voter_before)) {
+            return false;
+        }
+    }
+    return node->meta.node_id != 0;
+}
+
 enum status node_start(struct node *node) {
     struct recovered *recovered = collection(node);
     struct raft_options options = {

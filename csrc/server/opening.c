@@ -40,6 +40,19 @@ static enum status open_store(struct server *server, const struct server_options
     return status;
 }
 
+/* What was cut may have been answered, and no other member has it: going on would lose it. */
+static enum status refuse_lone_damage(const struct server_options *options,
+                                      const struct store_recovery *recovery,
+                                      struct error *error) {
+    const char *note =
+        recovery->note[0] != '\0' ? recovery->note : "its log was damaged before";
+    return error_set(
+        error, STATUS_CORRUPT,
+        "%s: %.250s. No other member can make it good: restore the directory from a "
+        "backup, or remove quarantine.jsonl there to go on without those entries",
+        options->data_path, note);
+}
+
 /* With a directory: read it into the node. The store is the disk's afterwards. */
 static enum status recover(struct server *server, const struct server_options *options,
                            struct backend *backend, struct error *error) {
@@ -52,6 +65,10 @@ static enum status recover(struct server *server, const struct server_options *o
             node_notice(server->node, "warning", "recovery", recovery.note);
         }
         *backend = backend_store(store);
+        if (recovery.quarantined && node_votes_alone(server->node)) {
+            status = refuse_lone_damage(options, &recovery, error);
+            backend->calls->close(backend->self);
+        }
     }
     return status;
 }
