@@ -229,21 +229,26 @@ void execute_write(struct node *node) {
     uint64_t tail = node->disk_next - 1;
     job->position = (struct raft_position){raft_term_at(node->raft, tail), tail};
     node->writing = true;
+    node->writing_since_ms = node->now_ms;
     node_push_job(node, job);
 }
 
 void execute_write_done(struct node *node, struct job *job) {
     if (job->status == STATUS_NO_SPACE) {
-        if (node->stuck == NULL) {
+        if (node->no_space[0] == '\0') {
             apply_notice(node, "error", "disk", "%s: commands are refused until there is room",
                          job->error.text);
         }
+        memcpy(node->no_space, job->error.text, sizeof(node->no_space));
         node->stuck = job;
         node->stuck_retry_ms = node->now_ms + NO_SPACE_RETRY_MS;
         return;
     }
     node->writing = false;
-    node->stuck = NULL;
+    if (node->no_space[0] != '\0') {
+        node->no_space[0] = '\0';
+        apply_notice(node, "info", "disk", "there is room again: commands are taken");
+    }
     if (job->status != STATUS_OK) {
         node_fail(node, job->status, job->error.text);
         job_free(job);

@@ -445,7 +445,11 @@ struct node {
     bool save_vote;
     uint64_t vote_term, vote_for;
     uint64_t generation;
-    struct job *stuck; /* a JOB_WRITE that found no space: to be tried again */
+    uint64_t writing_since_ms;
+    bool stall_noticed;
+    char no_space
+        [ERROR_TEXT_BYTES_MAX]; /* why commands are refused (112); "" when they are not */
+    struct job *stuck;          /* a JOB_WRITE that found no space: to be tried again */
     uint64_t stuck_retry_ms;
 
     struct node_conn *dirty;

@@ -229,6 +229,20 @@ static void leave_if_removed(struct node *node) {
 }
 
 /* --- the turn --- */
+/* A leader whose disk hangs would keep its followers quiet for ever: it makes way (D6). Reads and the state are still answered. */
+static void heed_stalled_disk(struct node *node) {
+    bool stalled = node->writing && node->stuck == NULL &&
+                   node->now_ms - node->writing_since_ms >= DISK_STALL_MS;
+    if (stalled && !node->stall_noticed) {
+        apply_notice(node, "error", "disk", "a write has not returned for %u ms",
+                     DISK_STALL_MS);
+    }
+    node->stall_noticed = stalled;
+    if (stalled && node->state.role == RAFT_LEADER && another_voter_hears(node)) {
+        execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_STEP_DOWN});
+    }
+}
+
 static void housekeep(struct node *node) {
     if (node->now_ms < node->housekeeping_ms) {
         return;
@@ -237,6 +251,7 @@ static void housekeep(struct node *node) {
     pending_expire(node);
     reads_expire(node);
     apply_expire(node);
+    heed_stalled_disk(node);
     if (node->quarantined && !node->state.quarantined && node->durable) {
         node->quarantined = false;
         apply_notice(node, "info", "disk", "caught up after damage: this member votes again");
@@ -246,8 +261,8 @@ static void housekeep(struct node *node) {
 
 static void retry_stuck_write(struct node *node) {
     if (node->stuck != NULL && node->now_ms >= node->stuck_retry_ms) {
-        node->stuck_retry_ms = NEVER_MS;
         struct job *job = node->stuck;
+        node->stuck = NULL; /* the disk's again */
         job->status = STATUS_OK;
         node_push_job(node, job);
     }
@@ -296,7 +311,8 @@ uint64_t node_deadline_ms(const struct node *node) {
     uint64_t deadline = earlier(raft_deadline_ms(node->raft), peers_deadline_ms(node));
     deadline = earlier(deadline, admin_deadline_ms(node));
     bool waiting = node->pendings.count > 0 || node->reads.count > 0 ||
-                   node->applies.slots_used > 0 || node->snapshots.taking || node->quarantined;
+                   node->applies.slots_used > 0 || node->snapshots.taking ||
+                   node->quarantined || node->writing;
     for (uint32_t i = 0; i < node->peer_count; i++) {
         waiting = waiting || node->peers[i]->sending.active;
     }

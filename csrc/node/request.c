@@ -12,9 +12,8 @@ static bool overloaded_reads(const struct node *node, size_t bytes) {
 }
 
 static void apply_command(struct node *node, struct caller *caller, struct span input) {
-    if (node->stuck != NULL) {
-        caller_refuse(node, caller, RPC_STORAGE_FAILURE, "not_applied",
-                      node->stuck->error.text);
+    if (node->no_space[0] != '\0') {
+        caller_refuse(node, caller, RPC_STORAGE_FAILURE, "not_applied", node->no_space);
     } else if (node->pendings.count >= PENDING_COMMANDS_MAX ||
                node->pendings.bytes + input.size > PENDING_BYTES_MAX) {
         caller_refuse(node, caller, RPC_OVERLOADED, "not_applied",

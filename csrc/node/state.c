@@ -88,9 +88,9 @@ void node_write_state(const struct node *node, struct buffer *json, struct span 
     write_text(json, address_of(node, node->state.leader));
     write_number(json, "applied_index", node->applies.applied);
     write_number(json, "last_log_index", node->state.last.index);
-    if (node->failure.status != STATUS_OK || node->stuck != NULL) {
+    if (node->failure.status != STATUS_OK || node->no_space[0] != '\0') {
         buffer_append_text(json, ",\"storage_failure\":");
-        write_text(json, node->stuck != NULL ? node->stuck->error.text : node->failure.text);
+        write_text(json, node->no_space[0] != '\0' ? node->no_space : node->failure.text);
     }
     buffer_append_char(json, '}');
 }

@@ -2,36 +2,32 @@
  * from a peer. */
 #include "wire/configuration.h"
 
-#include <stdio.h>
+#include <jansson.h>
 
+#include "base/assert.h"
 #include "wire/scan.h"
 
-static void write_member(struct buffer *json, const struct raft_member *member,
-                         const char *address) {
-    buffer_append_text(json, "{\"id\":");
-    buffer_append_u64(json, member->id);
-    buffer_append_text(json, ",\"addr\":");
-    scan_append_string(json, (struct span){address, strlen(address)});
-    buffer_append_text(json, member->voter ? ",\"voter\":true" : ",\"voter\":false");
-    buffer_append_text(json, member->voter_before ? ",\"before\":true}" : ",\"before\":false}");
+static json_t *member_json(const struct raft_member *member, const char *address) {
+    return json_pack("{s:I, s:s, s:b, s:b}", "id", (json_int_t)member->id, "addr", address,
+                     "voter", member->voter, "before", member->voter_before);
 }
 
 void configuration_write(struct buffer *json, const struct cluster *cluster) {
-    buffer_append_text(json, "{\"members\":[");
+    json_t *members = json_array();
     for (uint32_t i = 0; i < cluster->raft.count; i++) {
-        if (i > 0) {
-            buffer_append_char(json, ',');
-        }
-        write_member(json, &cluster->raft.members[i], cluster->addresses[i]);
+        json_array_append_new(members,
+                              member_json(&cluster->raft.members[i], cluster->addresses[i]));
     }
-    buffer_append_text(json, cluster->raft.joint ? "],\"joint\":true" : "],\"joint\":false");
-    buffer_append_text(json, ",\"next_id\":");
-    buffer_append_u64(json, cluster->next_id);
-    buffer_append_text(json, ",\"timeouts\":[");
-    buffer_append_u64(json, cluster->min_election_timeout_ms);
-    buffer_append_char(json, ',');
-    buffer_append_u64(json, cluster->max_election_timeout_ms);
-    buffer_append_text(json, "]}");
+    json_t *root =
+        json_pack("{s:o, s:b, s:I, s:[i, i]}", "members", members, "joint", cluster->raft.joint,
+                  "next_id", (json_int_t)cluster->next_id, "timeouts",
+                  (int)cluster->min_election_timeout_ms, (int)cluster->max_election_timeout_ms);
+    ASSERT(root != NULL); /* addresses are UTF-8; a process without memory ends here */
+    size_t bytes = json_dumpb(root, NULL, 0, JSON_COMPACT);
+    ASSERT(bytes > 0);
+    json_dumpb(root, buffer_reserve(json, bytes), bytes, JSON_COMPACT);
+    buffer_extend(json, bytes);
+    json_decref(root);
 }
 
 void configuration_write_addresses(struct buffer *json, const struct cluster *cluster) {
@@ -52,96 +48,84 @@ void configuration_write_addresses(struct buffer *json, const struct cluster *cl
     buffer_append_char(json, ']');
 }
 
-static bool read_u64(struct span object, const char *key, uint64_t max, uint64_t *value) {
-    struct span number;
-    return scan_find(object, key, &number) && scan_u64(number, max, value);
-}
-
-static bool read_bool(struct span object, const char *key, bool *value) {
-    struct span found;
-    if (!scan_find(object, key, &found)) {
+static bool read_u64(json_t *value, uint64_t low, uint64_t high, uint64_t *number) {
+    if (!json_is_integer(value) || json_integer_value(value) < 0) {
         return false;
     }
-    *value = scan_kind(found) == SCAN_TRUE;
-    return *value || scan_kind(found) == SCAN_FALSE;
+    *number = (uint64_t)json_integer_value(value);
+    return *number >= low && *number <= high;
 }
 
-static bool read_address(struct span object, char *address) {
-    struct span found;
-    if (!scan_find(object, "addr", &found) || scan_kind(found) != SCAN_STRING) {
+static bool read_flag(json_t *value, bool *flag) {
+    *flag = json_is_true(value);
+    return json_is_boolean(value);
+}
+
+static bool read_address(json_t *value, char *address) {
+    size_t bytes = json_string_length(value); /* 0 where it is no string */
+    if (bytes == 0 || bytes >= ADDRESS_BYTES_MAX) {
         return false;
     }
-    struct buffer text;
-    buffer_init(&text);
-    scan_unescape(found, &text);
-    bool fits = buffer_count(&text) > 0 && buffer_count(&text) < ADDRESS_BYTES_MAX;
-    if (fits) {
-        memcpy(address, buffer_peek(&text), buffer_count(&text));
-        address[buffer_count(&text)] = '\0';
-    }
-    buffer_free(&text);
-    return fits;
+    memcpy(address, json_string_value(value), bytes + 1);
+    return true;
 }
 
-static bool read_member(struct span object, struct cluster *cluster) {
-    if (cluster->raft.count == MEMBERS_MAX || scan_kind(object) != SCAN_OBJECT) {
+static bool read_member(json_t *object, struct cluster *cluster) {
+    if (cluster->raft.count == MEMBERS_MAX) {
         return false;
     }
     struct raft_member *member = &cluster->raft.members[cluster->raft.count];
-    if (!read_u64(object, "id", NUMBER_MAX, &member->id) || member->id == 0 ||
-        raft_configuration_find(&cluster->raft, member->id) != NULL ||
-        !read_bool(object, "voter", &member->voter) ||
-        !read_bool(object, "before", &member->voter_before) ||
-        !read_address(object, cluster->addresses[cluster->raft.count])) {
+    uint64_t id;
+    if (!read_u64(json_object_get(object, "id"), 1, cluster->next_id - 1, &id) ||
+        raft_configuration_find(&cluster->raft, id) != NULL ||
+        !read_flag(json_object_get(object, "voter"), &member->voter) ||
+        !read_flag(json_object_get(object, "before"), &member->voter_before) ||
+        (member->voter_before && !cluster->raft.joint) ||
+        !read_address(json_object_get(object, "addr"),
+                      cluster->addresses[cluster->raft.count])) {
         return false;
     }
+    member->id = id;
     cluster->raft.count++;
     return true;
 }
 
-static bool read_timeouts(struct span json, struct cluster *cluster) {
-    struct span array;
-    struct span number;
-    uint64_t values[2];
-    size_t at = 0;
-    if (!scan_find(json, "timeouts", &array) || scan_kind(array) != SCAN_ARRAY) {
+static bool read_timeouts(json_t *array, struct cluster *cluster) {
+    uint64_t low;
+    uint64_t high;
+    if (!read_u64(json_array_get(array, 0), ELECTION_TIMEOUT_MS_LEAST, ELECTION_TIMEOUT_MS_MOST,
+                  &low) ||
+        !read_u64(json_array_get(array, 1), low, ELECTION_TIMEOUT_MS_MOST, &high)) {
         return false;
     }
-    for (int i = 0; i < 2; i++) {
-        if (!scan_next_element(array, &at, &number) ||
-            !scan_u64(number, ELECTION_TIMEOUT_MS_MOST, &values[i]) ||
-            values[i] < ELECTION_TIMEOUT_MS_LEAST) {
+    cluster->min_election_timeout_ms = (uint32_t)low;
+    cluster->max_election_timeout_ms = (uint32_t)high;
+    return true;
+}
+
+static bool read_root(json_t *root, struct cluster *cluster) {
+    json_t *members = json_object_get(root, "members");
+    if (!read_flag(json_object_get(root, "joint"), &cluster->raft.joint) ||
+        !read_u64(json_object_get(root, "next_id"), 2, NUMBER_MAX, &cluster->next_id) ||
+        !read_timeouts(json_object_get(root, "timeouts"), cluster)) {
+        return false;
+    }
+    bool any_voter = false;
+    for (size_t i = 0; i < json_array_size(members); i++) {
+        if (!read_member(json_array_get(members, i), cluster)) {
             return false;
         }
+        any_voter = any_voter || cluster->raft.members[i].voter;
     }
-    cluster->min_election_timeout_ms = (uint32_t)values[0];
-    cluster->max_election_timeout_ms = (uint32_t)values[1];
-    return values[0] <= values[1];
+    return any_voter;
 }
 
 enum status configuration_read(struct span json, struct cluster *cluster) {
     *cluster = (struct cluster){0};
-    struct span members;
-    if (scan_kind(json) != SCAN_OBJECT || !scan_find(json, "members", &members) ||
-        scan_kind(members) != SCAN_ARRAY || !read_bool(json, "joint", &cluster->raft.joint) ||
-        !read_u64(json, "next_id", NUMBER_MAX, &cluster->next_id) ||
-        !read_timeouts(json, cluster)) {
-        return STATUS_CORRUPT;
-    }
-    struct span element;
-    size_t at = 0;
-    bool any_voter = false;
-    while (scan_next_element(members, &at, &element)) {
-        if (!read_member(element, cluster)) {
-            return STATUS_CORRUPT;
-        }
-        const struct raft_member *last = &cluster->raft.members[cluster->raft.count - 1];
-        any_voter = any_voter || last->voter;
-        if (last->id >= cluster->next_id || (last->voter_before && !cluster->raft.joint)) {
-            return STATUS_CORRUPT;
-        }
-    }
-    return any_voter ? STATUS_OK : STATUS_CORRUPT;
+    json_t *root = json_loadb(json.data, json.size, JSON_REJECT_DUPLICATES, NULL);
+    bool sound = root != NULL && read_root(root, cluster);
+    json_decref(root);
+    return sound ? STATUS_OK : STATUS_CORRUPT;
 }
 
 const char *configuration_address(const struct cluster *cluster, uint64_t id) {

@@ -1,19 +1,23 @@
 /* What servers say to each other: one JSON line, and for some of them raw bytes behind it.
  *
- *   hello {"type":"hello","protocol":1,"cluster":C,"node":N,"incarnation":I,"addr":A,"to":N}
+ *   hello          {"type":"hello","protocol":1,"cluster":C,"node":N,"incarnation":I,"addr":A,
+ *                   "to":N}
  *   welcome        {"type":"welcome","protocol":1,"cluster":C,"node":N,"incarnation":I}
  *   refused        {"type":"refused","reason":R,"removed":B}
- *   join           {"type":"join","cluster":C,"node":N}             take this identity;
- * answered by welcome vote ...       the messages of raft/raft.h, member by member append ...
- * "count":N,"bytes":B}  and then B bytes: N entry lines as they are in the log snapshot ...
- * "offset":O,"total":T,"bytes":B}  and then B bytes of the snapshot's file snapshot_want
- * {"type":"snapshot_want","last":[T,I],"offset":O}     go on from here propose
- * {"type":"propose","term":T,"count":N,"bytes":B}  and then N lines [SEQUENCE,INPUT]
+ *   join           {"type":"join","cluster":C,"node":N}   take this identity
+ *   vote, vote_reply, append_reply, timeout_now, snapshot_reply
+ *                  the messages of raft/raft.h, member by member
+ *   append         ... "count":N,"bytes":B}    and then B bytes: N entry lines as in the log
+ *   snapshot       ... "offset":O,"total":T,"bytes":B}    and then B bytes of the file
+ *   snapshot_want  {"type":"snapshot_want","last":[T,I],"offset":O}   go on from here
+ *   propose        {"type":"propose","term":T,"count":N,"bytes":B}    and then N lines
+ *                  [SEQUENCE,INPUT]
  *   propose_again  {"type":"propose_again","term":T,"sequence":S}   not taken from S on: send
- * again later read           {"type":"read","term":T,"batch":B} read_reply
- * {"type":"read_reply","term":T,"batch":B,"index":I} admin
- * {"type":"admin","batch":B,"method":M,"addr":A,"again":B} admin_reply
- * {"type":"admin_reply","batch":B,"code":C,"body":JSON}
+ *                  again later
+ *   read           {"type":"read","term":T,"batch":B}
+ *   read_reply     {"type":"read_reply","term":T,"batch":B,"index":I}
+ *   admin          {"type":"admin","batch":B,"method":M,"addr":A,"again":B}
+ *   admin_reply    {"type":"admin_reply","batch":B,"code":C,"body":JSON}
  *
  * The sender is known from the connection's hello; nothing in a message can claim another. All
  * numbers are bounded by NUMBER_MAX. A line that does not fit this page is refused whole. */

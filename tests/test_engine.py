@@ -1,0 +1,54 @@
+"""The engine without Python: transport, disk jobs, and whole members on their threads, in C."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cbuild import ROOT, build, run
+
+LIBRARIES = ["-luv", "-ljansson", "-lpthread"]
+
+
+def rooms(*names: str) -> list[str]:
+    return sorted(
+        str(path.relative_to(ROOT))
+        for name in names
+        for path in (ROOT / "csrc" / name).glob("*.c")
+    )
+
+
+def test_net() -> None:
+    run(build("test_net", ["tests/c/test_net.c", *rooms("base", "net")], libs=LIBRARIES))
+
+
+def test_disk_jobs(tmp_path: Path) -> None:
+    """What a directory does with a job and what memory does with it are the same."""
+    server = [f"csrc/server/{n}.c" for n in ("backend_memory", "backend_store", "disk_jobs")]
+    node = ["csrc/node/job.c", "csrc/node/batch.c"]
+    sources = [
+        "tests/c/test_disk_jobs.c",
+        *server,
+        *node,
+        *rooms("base", "wire", "storage", "raft"),
+    ]
+    run(build("test_disk_jobs", sources, libs=LIBRARIES), str(tmp_path))
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_members_in_c(sanitizer: str, tmp_path: Path) -> None:
+    """Carried, answered, stopped, freed: no leak, no race."""
+    sources = [
+        "tests/c/server_smoke.c",
+        *rooms("base", "wire", "raft", "storage", "node", "net", "server"),
+    ]
+    program = build(
+        f"server_smoke_{sanitizer.split(',')[0]}",
+        sources,
+        sanitize=False,
+        flags=[f"-fsanitize={sanitizer}", "-Wno-format-truncation"],
+        libs=LIBRARIES,
+    )
+    folder = tmp_path / "data"
+    folder.mkdir()
+    run(program, str(folder))
