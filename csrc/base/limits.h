@@ -31,6 +31,7 @@
 #define PENDING_BYTES_MAX (256ull * 1024 * 1024) /* their text, together */
 #define PENDING_READS_MAX 131072u                /* queries of all kinds that wait */
 #define PENDING_READ_BYTES_MAX (64ull * 1024 * 1024)
+#define MACHINE_STATES_MAX 2u            /* GetServerState {"user":true} under way */
 #define ADMIN_REQUESTS_MAX 64u /* AddServer, RemoveServer, TakeSnapshot that wait */
 #define ANSWERS_IN_FLIGHT_BYTES_MAX (64ull * 1024 * 1024) /* expected, of one connection */
 #define IN_FLIGHT_PER_CLIENT_MAX                                                               \
@@ -43,6 +44,7 @@
 #define PEER_PAYLOAD_BYTES_MAX (8u * 1024 * 1024) /* bytes that may follow a message's line */
 #define SNAPSHOT_CHUNK_BYTES (256u * 1024)
 #define ENTRY_CACHE_BYTES_MAX (64ull * 1024 * 1024) /* recent lines in memory, when durable */
+#define UNWRITTEN_BYTES_MAX (512ull * 1024 * 1024)    /* of entries that wait for a slow disk */
 #define ENTRY_BLOCK_BYTES (256u * 1024)
 #define APPLY_BATCH_ITEMS_MAX 8192u /* handed to the machine at once */
 #define APPLY_BATCH_BYTES_MAX (4u * 1024 * 1024)

@@ -15,7 +15,7 @@ static struct admin *new_admin(struct node *node, enum admin_kind kind, const ch
     struct admin *admin = memory_must_alloc_zero(sizeof(*admin));
     admin->kind = kind;
     admin->deadline_ms = node->now_ms + node->request_timeout_ms;
-    admin->batch = ++node->next_admin_batch;
+    admin->batch = node_unique_number(node, ++node->next_admin_batch);
     memcpy(admin->address, address, strlen(address) + 1);
     struct admin **last = &node->admins;
     while (*last != NULL) {
@@ -110,7 +110,7 @@ void admin_submit(struct node *node, struct node_conn *conn, struct gather *gath
                                                                   : ADMIN_SNAPSHOT;
     struct admin *admin = new_admin(node, kind, kind == ADMIN_SNAPSHOT ? "" : request->address);
     caller_move(&admin->caller, &caller);
-    admin->index = node->applies.applied;
+    admin->index = node->applies.applied > 0 ? node->applies.applied : 1;
 }
 
 static void choose_cluster_id(struct node *node) {
@@ -167,7 +167,8 @@ void admin_receive(struct node *node, struct peer *peer, const struct peer_messa
     struct span remove = {rpc_method_name(RPC_REMOVE_SERVER),
                           strlen(rpc_method_name(RPC_REMOVE_SERVER))};
     bool adds = span_equal(message->method, add);
-    if ((!adds && !span_equal(message->method, remove)) || message->address[0] == '\0') {
+    if (!peer->member || (!adds && !span_equal(message->method, remove)) ||
+        message->address[0] == '\0') {
         conn_close(node, peer->in);
         return;
     }
@@ -189,9 +190,9 @@ void admin_receive(struct node *node, struct peer *peer, const struct peer_messa
 
 void admin_receive_reply(struct node *node, struct peer *peer,
                          const struct peer_message *message) {
-    (void)peer;
     for (struct admin *admin = node->admins; admin != NULL; admin = admin->next) {
-        if (admin->stage != ADMIN_FORWARDED || admin->batch != message->batch) {
+        if (admin->stage != ADMIN_FORWARDED || admin->batch != message->batch ||
+            peer->id != node->state.leader) {
             continue;
         }
         if (message->code == RPC_LEADER_CHANGE) {
@@ -436,7 +437,8 @@ void admin_tick(struct node *node) {
         if (is_complete(node, admin)) {
             done(node, admin);
         } else if (node->now_ms >= admin->deadline_ms ||
-                   (admin->kind != ADMIN_SNAPSHOT && waited_for_a_leader(node, admin))) {
+                   ((admin->kind == ADMIN_ADD || admin->kind == ADMIN_REMOVE) &&
+                    waited_for_a_leader(node, admin))) {
             expire(node, admin);
         } else if (admin->kind == ADMIN_ADD || admin->kind == ADMIN_REMOVE) {
             if (node->state.role != RAFT_LEADER) {

@@ -374,9 +374,14 @@ static void answer_state(struct node *node, struct caller *caller,
     buffer_init(&json);
     buffer_init(&user);
     size_t pieces = 0;
-    for (size_t i = 0; i < output.size; i++) {
-        pieces += output.data[i] == '\n';
-        buffer_append_char(&user, output.data[i] == '\n' ? ',' : output.data[i]);
+    while (output.size > 0) {
+        const char *end = memchr(output.data, '\n', output.size);
+        size_t bytes = end == NULL ? output.size : (size_t)(end - output.data);
+        buffer_append(&user, output.data, bytes);
+        buffer_append_char(&user, ',');
+        size_t used = end == NULL ? bytes : bytes + 1;
+        output = (struct span){output.data + used, output.size - used};
+        pieces++;
     }
     if (pieces > 0) {
         user.size--; /* the last comma */
@@ -411,6 +416,7 @@ static void item_done(struct node *node, const struct apply_batch *batch,
         uint32_t slot = (uint32_t)item->token - 1;
         struct query_slot *place = &applies->slots[slot];
         if (item->kind == APPLY_SNAPSHOT) {
+            applies->states_asked--;
             answer_state(node, &place->caller, batch, item);
         } else {
             answer_item(node, &place->caller, batch, item);

@@ -202,11 +202,19 @@ static void add_lines_to_job(struct node *node, struct job *job) {
     node->disk_next = end;
 }
 
+/* By entries and by the text held: what the disk has not taken cannot be evicted. */
+bool execute_is_behind(const struct node *node) {
+    return node->durable && node->disk_next <= node->entries.last &&
+           node->entries.bytes > ENTRY_CACHE_BYTES_MAX + UNWRITTEN_BYTES_MAX;
+}
+
 void execute_write(struct node *node) {
     bool meta = node->save_vote || (node->identity_dirty && !node->identity_saving);
-    bool lines = node->disk_next <= node->entries.last;
-    if (!node->durable || node->writing || node->stopped ||
-        !(meta || lines || node->disk_truncate > 0)) {
+    /* While a snapshot is installed the log may be about to go: nothing of it is written. */
+    bool installing = node->snapshots.installing;
+    bool lines = !installing && node->disk_next <= node->entries.last;
+    bool truncates = !installing && node->disk_truncate > 0;
+    if (!node->durable || node->writing || node->stopped || !(meta || lines || truncates)) {
         return;
     }
     struct job *job = job_new(JOB_WRITE);
@@ -220,8 +228,10 @@ void execute_write(struct node *node) {
         node->save_vote = false;
         node->identity_saving = node->identity_dirty;
     }
-    job->truncate_from = node->disk_truncate;
-    node->disk_truncate = 0;
+    if (truncates) {
+        job->truncate_from = node->disk_truncate;
+        node->disk_truncate = 0;
+    }
     if (lines) {
         add_lines_to_job(node, job);
     }

@@ -107,6 +107,7 @@ struct pendings {
     uint64_t forward;
     uint64_t epoch_term;
     uint64_t epoch_leader;
+    bool rewound; /* `forward` was set back: the next proposal says so */
     uint64_t pause_until_ms;
 };
 
@@ -181,6 +182,7 @@ void reads_confirm(struct node *node, uint64_t confirmed_round);
 void reads_release(struct node *node); /* READY and applied far enough: to the machine */
 void reads_expire(struct node *node);
 void reads_fail_all(struct node *node, enum rpc_code code, const char *reason);
+void reads_forget_peer(struct node *node, uint64_t id); /* a new connection: it asks again */
 void reads_receive(struct node *node, struct peer *peer, const struct peer_message *message);
 void reads_receive_reply(struct node *node, struct peer *peer,
                          const struct peer_message *message);
@@ -211,6 +213,7 @@ struct applies {
     uint32_t slot_count;
     uint32_t slot_free; /* head of the free list; UINT32_MAX: none */
     uint32_t slots_used;
+    uint32_t states_asked; /* GetServerState {"user":true} with the machine */
     /* Last applied tag of each server: a tag takes effect once. */
     struct entry_tag sessions[SESSIONS_MAX];
     uint32_t session_count;
@@ -258,9 +261,10 @@ struct peer {
     uint64_t redial_ms;      /* when */
     uint64_t redial_wait_ms; /* how long the next time */
     uint64_t stage_deadline_ms;
-    uint64_t incarnation;    /* highest that it said */
-    uint64_t refused_from;   /* proposals at and after this sequence are refused; 0: none are */
-    bool reading;            /* old lines for it are being read back */
+    uint64_t incarnation;  /* highest that it said */
+    uint64_t refused_from; /* proposals after this sequence wait for it; 0: none are refused */
+    uint64_t refused_term; /* ... in this term */
+    bool reading;          /* old lines for it are being read back */
     struct buffer old_lines; /* that were read back: entries old_first..old_last */
     uint64_t old_first;
     uint64_t old_last;
@@ -471,6 +475,8 @@ struct node {
 void recovery_free(struct node *node); /* recovery.c */
 void node_fail(struct node *node, enum status status, const char *reason);
 void node_push_job(struct node *node, struct job *job);
+/* A number that no earlier life of this server has used: the incarnation, then a counter. */
+uint64_t node_unique_number(const struct node *node, uint64_t counter);
 void node_save_identity(struct node *node);
 bool node_is_member(const struct node *node);
 const char *node_role_name(const struct node *node);
@@ -484,6 +490,7 @@ enum raft_result execute_step(struct node *node, struct raft_event *event,
 void execute_quietly(struct node *node,
                      struct raft_event *event); /* a refusal needs no answer */
 void execute_actions(struct node *node);
+bool execute_is_behind(const struct node *node); /* too many bytes wait for the disk */
 void execute_write(struct node *node);
 void execute_write_done(struct node *node, struct job *job);
 enum raft_result execute_propose(struct node *node, uint32_t count, uint64_t *first);

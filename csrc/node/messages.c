@@ -284,7 +284,8 @@ static void keep_lines(struct node *node, const struct arrivals *arrivals, uint6
 
 static void receive_append(struct node *node, struct peer *peer,
                            const struct peer_message *message, struct span payload) {
-    uint64_t count = node->snapshots.installing ? 0 : message->count;
+    bool takes = !node->snapshots.installing && !execute_is_behind(node);
+    uint64_t count = takes ? message->count : 0; /* what is not taken is sent again */
     if (message->count > payload.size) {
         conn_close(node, peer->in);
         return;

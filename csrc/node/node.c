@@ -117,6 +117,14 @@ void node_job_done(struct node *node, struct job *job) {
     job_free(job);
 }
 
+#define COUNTER_BITS 32
+#define INCARNATIONS_KEPT ((1u << 20) - 1) /* 20 + 32 bits stay below NUMBER_MAX */
+
+uint64_t node_unique_number(const struct node *node, uint64_t counter) {
+    return ((node->meta.incarnation & INCARNATIONS_KEPT) << COUNTER_BITS) |
+           (counter & ((1ull << COUNTER_BITS) - 1));
+}
+
 void node_save_identity(struct node *node) {
     if (node->durable) {
         node->identity_dirty = true;
@@ -229,7 +237,8 @@ static void leave_if_removed(struct node *node) {
 }
 
 /* --- the turn --- */
-/* A leader whose disk hangs would keep its followers quiet for ever: it makes way (D6). Reads and the state are still answered. */
+/* A leader whose disk hangs would keep its followers quiet for ever: it makes way (D6).
+ * Reads and the state are still answered. */
 static void heed_stalled_disk(struct node *node) {
     bool stalled = node->writing && node->stuck == NULL &&
                    node->now_ms - node->writing_since_ms >= DISK_STALL_MS;
@@ -319,7 +328,8 @@ uint64_t node_deadline_ms(const struct node *node) {
     if (waiting) {
         deadline = earlier(deadline, node->housekeeping_ms);
     }
-    if (node->pendings.forward < node->pendings.next && node->pendings.pause_until_ms > 0) {
+    if (node->pendings.forward < node->pendings.next &&
+        node->pendings.pause_until_ms > node->now_ms) {
         deadline = earlier(deadline, node->pendings.pause_until_ms);
     }
     if (node->stuck != NULL) {

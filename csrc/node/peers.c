@@ -335,6 +335,12 @@ static void greet(struct node *node, struct node_conn *conn,
         peer->redial_ms = node->now_ms; /* it lives: no need to wait */
         peer->redial_wait_ms = REDIAL_MS_LEAST;
     }
+    reads_forget_peer(node, peer->id);
+    if (peer->id ==
+        node->state.leader) { /* what it told us on the old connection may be lost */
+        pending_restart_forwarding(node);
+        reads_restart(node);
+    }
     welcome(node, conn);
 }
 

@@ -15,7 +15,7 @@ static struct read_group *open_group(struct node *node) {
     }
     struct read_group *group = memory_must_alloc_zero(sizeof(*group));
     group->since_ms = node->now_ms;
-    group->batch = ++reads->next_batch;
+    group->batch = node_unique_number(node, ++reads->next_batch);
     if (reads->last == NULL) {
         reads->first = group;
     } else {
@@ -143,9 +143,20 @@ void reads_confirm(struct node *node, uint64_t confirmed_round) {
     reads->remote_count = kept;
 }
 
+void reads_forget_peer(struct node *node, uint64_t id) {
+    struct reads *reads = &node->reads;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < reads->remote_count; i++) {
+        if (reads->remote[i].peer != id) {
+            reads->remote[kept++] = reads->remote[i];
+        }
+    }
+    reads->remote_count = kept;
+}
+
 void reads_receive(struct node *node, struct peer *peer, const struct peer_message *message) {
     struct reads *reads = &node->reads;
-    if (node->state.role != RAFT_LEADER || message->term != node->state.term ||
+    if (node->state.role != RAFT_LEADER || message->term != node->state.term || !peer->member ||
         reads->remote_count == REMOTE_READS_MAX) {
         return; /* asked again when the asker knows better, or after ASK_AGAIN_MS */
     }

@@ -105,7 +105,6 @@ enum status node_recover_entry(struct node *node, uint64_t index, uint64_t term,
     size_t start = text->size;
     buffer_append_span(text, line);
     entries_commit(&node->entries, start, crc, entry.time_ms);
-    entries_evict(&node->entries, index, ENTRY_CACHE_BYTES_MAX);
     node->snapshots.log_bytes += line.size;
     struct raft_entry *place = add_place(recovered);
     place->term = term;

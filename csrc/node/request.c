@@ -51,6 +51,12 @@ static void answer_state(struct node *node, struct node_conn *conn, struct gathe
     if (request->user && !request->notification) {
         struct caller caller;
         caller_init(&caller, conn, gather, request);
+        if (node->applies.states_asked >= MACHINE_STATES_MAX || node->stopped) {
+            caller_refuse(node, &caller, RPC_OVERLOADED, "not_applied",
+                          "the machine's state is being written out for others already");
+            return;
+        }
+        node->applies.states_asked++;
         apply_query(node, APPLY_SNAPSHOT, &caller, (struct span){NULL, 0});
         return;
     }

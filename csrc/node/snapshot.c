@@ -205,14 +205,16 @@ static void chunk_read(struct node *node, struct job *job) {
 void snapshot_receive_want(struct node *node, struct peer *peer,
                            const struct peer_message *message) {
     struct sending *sending = &peer->sending;
-    if (!sending->active || message->raft.last.index != sending->position.index ||
+    if (!sending->active || peer->stage != PEER_READY ||
+        message->raft.last.index != sending->position.index ||
         message->raft.last.term != sending->position.term ||
         (sending->total > 0 && message->offset > sending->total)) {
         return;
     }
     sending->offset = message->offset;
     sending->progress_ms = node->now_ms;
-    if (!sending->reading && (sending->total == 0 || sending->offset < sending->total)) {
+    if (!sending->reading && conn_backlog(peer->out) < PEER_OUT_BYTES_MAX &&
+        (sending->total == 0 || sending->offset < sending->total)) {
         read_chunk(node, peer);
     }
 }
@@ -358,8 +360,9 @@ static void installed(struct node *node, struct job *job) {
                                .configuration_index = job->header.configuration_index};
     struct raft_outcome outcome;
     if (execute_step(node, &event, &outcome) != RAFT_OK) {
+        jump(node, job); /* our log is past it already; the machine may not be */
         memory_free(cluster);
-        return; /* behind us already: the file on disk is older than what we hold */
+        return;
     }
     if (outcome.log_reset) {
         start_log_after(node, job, cluster);

@@ -10,8 +10,8 @@
  *   append         ... "count":N,"bytes":B}    and then B bytes: N entry lines as in the log
  *   snapshot       ... "offset":O,"total":T,"bytes":B}    and then B bytes of the file
  *   snapshot_want  {"type":"snapshot_want","last":[T,I],"offset":O}   go on from here
- *   propose        {"type":"propose","term":T,"count":N,"bytes":B}    and then N lines
- *                  [SEQUENCE,INPUT]
+ *   propose        {"type":"propose","term":T,"again":B,"count":N,"bytes":B}    and then
+ *                  N lines [SEQUENCE,INPUT]; again: the sender has gone back
  *   propose_again  {"type":"propose_again","term":T,"sequence":S}   not taken from S on: send
  *                  again later
  *   read           {"type":"read","term":T,"batch":B}
