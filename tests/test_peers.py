@@ -117,3 +117,24 @@ def test_an_earlier_life_of_a_member_is_refused(
     with leader.connect() as now, leader.connect() as earlier:
         assert hello(now, state, node, 50)["type"] == "welcome"
         assert hello(earlier, state, node, 49)["type"] == "refused"
+
+
+def test_invented_servers_take_no_members_place(make_cluster: MakeCluster) -> None:
+    """Strangers that say hello under many names are bounded, and members still find room."""
+    cluster = make_cluster(1)
+    state = cluster[0].state()
+    strangers = [cluster[0].connect() for _ in range(40)]
+    try:
+        said = [
+            hello(stranger, state, 1000 + at, 1)["type"]
+            for at, stranger in enumerate(strangers)
+        ]
+        assert said.count("welcome") >= 1
+        assert said.count("refused") >= 1
+        cluster.add()
+        cluster.add()
+        cluster.put("after", 1)
+        cluster.wait_converged()
+    finally:
+        for stranger in strangers:
+            stranger.close()

@@ -76,6 +76,16 @@ void peers_free(struct node *node) {
     }
 }
 
+/* A member always finds a place: one who is none makes way. */
+static void make_room(struct node *node) {
+    for (uint32_t i = 0; node->peer_count == PEERS_MAX && i < node->peer_count; i++) {
+        /* Not the leader's: its message may be what is being read just now. */
+        if (!node->peers[i]->member && node->peers[i]->id != node->state.leader) {
+            remove_peer(node, i--);
+        }
+    }
+}
+
 void peers_sync(struct node *node) {
     const struct cluster *cluster = members_peek(node);
     for (uint32_t i = 0; i < node->peer_count; i++) {
@@ -93,15 +103,14 @@ void peers_sync(struct node *node) {
         }
         struct peer *peer = peers_find(node, id);
         if (peer == NULL) {
+            make_room(node);
             peer = add_peer(node, id, cluster->addresses[i]);
-            ASSERT(peer != NULL || node->peer_count == PEERS_MAX);
+            ASSERT(peer != NULL);
         } else if (strcmp(peer->address, cluster->addresses[i]) != 0) {
             memcpy(peer->address, cluster->addresses[i], sizeof(peer->address));
             hang_up(node, peer);
         }
-        if (peer != NULL) {
-            peer->member = true;
-        }
+        peer->member = true;
     }
 }
 
