@@ -45,6 +45,12 @@ def propose(connection: Connection, term: int, payload: bytes, again: bool = Fal
     say(connection, message, payload)
 
 
+def propose_and_be_cut_off(connection: Connection, term: int, payload: bytes) -> None:
+    propose(connection, term, payload)
+    with pytest.raises(Closed):
+        connection.receive()
+
+
 def last_index(cluster: Cluster) -> int:
     index: int = cluster.wait_leader().state()["last_log_index"]
     return index
@@ -68,9 +74,7 @@ def test_a_stranger_proposes_nothing(make_cluster: MakeCluster) -> None:
     before = last_index(cluster)
     with cluster[0].connect() as stranger:
         assert hello(stranger, state, 77, 1)["type"] == "welcome"
-        propose(stranger, state["current_term"], b'[1,{"Put":["a",1]}]\n')
-        with pytest.raises(Closed):
-            stranger.receive()
+        propose_and_be_cut_off(stranger, state["current_term"], b'[1,{"Put":["a",1]}]\n')
     assert last_index(cluster) == before
 
 
@@ -87,9 +91,7 @@ def test_a_proposal_that_is_not_json_stays_out_of_the_log(
     leader = cluster.wait_leader()
     with leader.connect() as peer:
         assert hello(peer, state, node, 50)["type"] == "welcome"
-        propose(peer, state["current_term"], line)
-        with pytest.raises(Closed):
-            peer.receive()
+        propose_and_be_cut_off(peer, state["current_term"], line)
     assert last_index(cluster) == before
     assert cluster.put("after", 1) is None
 

@@ -268,7 +268,6 @@ struct peer {
     struct buffer old_lines; /* that were read back: entries old_first..old_last */
     uint64_t old_first;
     uint64_t old_last;
-    bool wiped; /* it said that it has no identity: to be replaced */
     uint64_t guest_until_ms;
     struct sending sending;
 };

@@ -2,9 +2,9 @@
  *
  * Each server dials every other one and sends its own messages on that connection; what comes
  * back on it is only the answer to its hello. This is the one place where a connection proves
- * who it is before anything else is heard from it. Invariant: conn->peer is set only after a
- * hello (in) or for a dial (out); a message counts only from the connection that its peer said
- * hello on last. */
+ * who it is before anything else is heard from it.
+ * Invariant: conn->peer is set only after a hello (in) or for a dial (out); a message counts
+ * only from the connection that its peer said hello on last. */
 #include "base/assert.h"
 #include "base/memory.h"
 #include "node/internal.h"
@@ -345,8 +345,8 @@ static void greet(struct node *node, struct node_conn *conn,
         peer->redial_wait_ms = REDIAL_MS_LEAST;
     }
     reads_forget_peer(node, peer->id);
-    if (peer->id ==
-        node->state.leader) { /* what it told us on the old connection may be lost */
+    if (peer->id == node->state.leader) {
+        /* What it told us on the old connection may be lost. */
         pending_restart_forwarding(node);
         reads_restart(node);
     }

@@ -339,8 +339,7 @@ static void installed(struct node *node, struct job *job) {
         return;
     }
     if (job->status == STATUS_INVALID || job->status == STATUS_NO_SPACE) {
-        return; /* our own became newer meanwhile, or there is no room: the leader tries again
-                 */
+        return; /* our own became newer, or there is no room: the leader tries again */
     }
     struct cluster *cluster = memory_must_alloc_zero(sizeof(*cluster));
     if (job->status != STATUS_OK ||

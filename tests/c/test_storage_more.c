@@ -223,7 +223,7 @@ static void begin_real(uint64_t segment_bytes) {
     storetest_begin(segment_bytes);
     file_use_calls(NULL);
     rig.options.path = real_path;
-    CHECK(snprintf(real_path, sizeof(real_path), "/tmp/raftpico-store-XXXXXX") > 0);
+    CHECK(snprintf(real_path, sizeof(real_path), P_tmpdir "/raftpico-store-XXXXXX") > 0);
     CHECK(mkdtemp(real_path) != NULL);
     size_t size = strlen(real_path);
     CHECK(snprintf(real_path + size, sizeof(real_path) - size, "/data") == 5);
