@@ -70,7 +70,8 @@ def test_a_violation_is_one_whatever_is_expected(player: Path, tmp_path: Path) -
     """3 votes for 1, and then for 2 as well."""
     unsafe = tmp_path / "unsafe.txt"
     grants = "".join(
-        f"forge 3>2 {kind} term 2 granted\ndeliver 3>2\n" for kind in ("prevote-reply", "vote-reply")
+        f"forge 3>2 {kind} term 2 granted\ndeliver 3>2\n"
+        for kind in ("prevote-reply", "vote-reply")
     )
     unsafe.write_text(f"start 3\ndisks instant\ncut 2\nelect 1\nheal\ncampaign 2\n{grants}")
     subprocess.run([str(player), "--rewrite", str(unsafe)], check=False)

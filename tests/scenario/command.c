@@ -178,9 +178,11 @@ static bool run_down(struct cluster *cluster, struct server *server,
     } else if (strcmp(words->words[0], "damage") == 0) {
         lines_truncate(&server->disk.lines, number_at(words, 2));
         server->damaged = true;
-    } else {
+    } else if (strcmp(words->words[0], "wipe") == 0) {
         lines_free(&server->disk.lines);
         server->disk = (struct disk){.lines.first = 1};
+    } else {
+        return false;
     }
     return true;
 }
