@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import sys
 import time
 from typing import Any
@@ -128,10 +129,77 @@ class Own(raftpico.Machine):
         self._lines = state["joined"].split("|")
 
 
-MACHINES = {"faulty": Faulty, "slow": Slow, "context": Context, "own": Own, "compact": Faulty}
+class Ledger(raftpico.Machine):
+    """Cells and totals, and a count of how often each command was applied.
+
+    A command is [ID, VERB, KEY, ...], a query [VERB, KEY]. Every output is [VALUE, VERSION]:
+    what linearizability.py's models say, and how many commands had been applied by then.
+    """
+
+    def __init__(self) -> None:
+        self.cells: dict[str, Any] = {}
+        self.totals: dict[str, int] = {}
+        self.applied: dict[str, int] = {}
+        self.version = 0
+
+    def apply(self, ctx: raftpico.ApplyContext, input: Any) -> Any:
+        if ctx.kind == raftpico.ApplyKind.COMMAND:
+            name, verb, key, *arguments = input
+            self.applied[name] = self.applied.get(name, 0) + 1
+            self.version += 1
+        else:
+            verb, key, *arguments = input
+        return [getattr(self, f"do_{verb}")(key, *arguments), self.version]
+
+    def do_get(self, key: str) -> Any:
+        return self.cells.get(key)
+
+    def do_put(self, key: str, value: Any) -> Any:
+        before = self.cells.get(key)
+        self.cells[key] = value
+        return before
+
+    def do_delete(self, key: str) -> Any:
+        return self.cells.pop(key, None)
+
+    def do_cas(self, key: str, expected: Any, value: Any) -> Any:
+        before = self.cells.get(key)
+        if before == expected:
+            self.cells[key] = value
+        return before
+
+    def do_add(self, key: str, number: int) -> int:
+        self.totals[key] = self.totals.get(key, 0) + number
+        return self.totals[key]
+
+    def do_total(self, key: str) -> int:
+        return self.totals.get(key, 0)
+
+
+def say(notice: dict[str, Any]) -> None:
+    print(json.dumps(notice), flush=True)
+
+
+MACHINES = {
+    "faulty": Faulty,
+    "slow": Slow,
+    "context": Context,
+    "own": Own,
+    "compact": Faulty,
+    "ledger": Ledger,
+}
 
 # Small files and early snapshots.
-OPTIONS = {"compact": {"segment_bytes": 100_000, "snapshot_log_bytes": 200_000}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "compact": {"segment_bytes": 100_000, "snapshot_log_bytes": 200_000},
+    "ledger": {
+        "segment_bytes": 100_000,
+        "snapshot_log_bytes": 150_000,
+        "request_timeout": 4.0,
+        "insecure": True,  # for network namespaces, whose addresses are not loopback's
+        "on_notice": say,
+    },
+}
 
 if __name__ == "__main__":
     name, address, *data = sys.argv[1:]
