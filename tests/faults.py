@@ -188,6 +188,21 @@ class Faults:
                     self.cut([one], [other])
         self._hold()
 
+    def stop_the_leader_for_good(self) -> None:
+        """What clients asked it meanwhile has an unknown outcome."""
+        leader = self._leader()
+        self.stop(leader)
+        self._hold()
+        self._stopped.discard(leader)
+        leader.kill()  # without a look at its state: it does not answer
+
+    def isolate_the_leader_for_good(self) -> None:
+        """It takes commands into its log until it dies; nobody else has them."""
+        leader = self._leader()
+        self.isolate(leader)
+        self._hold()
+        self.kill(leader)
+
     def isolate_the_leader_and_kill_all(self) -> None:
         self.isolate(self._leader())
         self._hold()
@@ -246,6 +261,7 @@ class Faults:
             self.stop_a_follower,
             self.stop_all,
             self.stop_one_and_kill_another,
+            self.stop_the_leader_for_good,
             self.hand_over,
             self.add_a_member,
             self.remove_a_member,
@@ -258,6 +274,7 @@ class Faults:
                 self.isolate_a_minority,
                 self.deafen_the_leader,
                 self.silence_the_leader,
+                self.isolate_the_leader_for_good,
                 self.cut_a_link,
                 self.cut_at_random,
                 self.isolate_the_leader_and_kill_all,

@@ -11,6 +11,7 @@ firewall, nothing of the machine's own network is touched.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -55,12 +56,18 @@ def run(*words: str) -> None:
     assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
 
 
+_serials = itertools.count(1)
+"""Interfaces outlive their namespace a little, so no name and no address comes twice."""
+
+
 class Place(Port):
     """An address in a namespace of its own; nobody else is there to take its port."""
 
-    def __init__(self, number: int) -> None:
-        self.name = f"m{number}"
-        self.host = f"10.77.{number}.2"
+    def __init__(self) -> None:
+        self.serial = next(_serials)
+        self.name = f"m{self.serial}"
+        self.subnet = f"10.{64 + self.serial // 250}.{self.serial % 250}"
+        self.host = f"{self.subnet}.2"
         self.number = LISTEN_PORT
 
     @property
@@ -88,10 +95,10 @@ class Network:
         self.cuts: set[tuple[str, str]] = set()
         self.places: dict[str, Place] = {}
 
-    def new_place(self, number: int) -> Place:
-        place = Place(number)
-        gateway = f"10.77.{number}.1"
-        host, peer = f"v{number}", f"e{number}"
+    def new_place(self) -> Place:
+        place = Place()
+        gateway = f"{place.subnet}.1"
+        host, peer = f"v{place.serial}", f"e{place.serial}"
         at = place.prefix
         run("ip", "netns", "add", place.name)
         run(
@@ -140,9 +147,8 @@ class LabCluster(Cluster):
         super().__init__(directory, n, command=command)
 
     def _new_member(self, port: int | None = None) -> Member:
-        number = len(self.all) + 1
-        place = self.network.new_place(number)
-        name = f"n{number}"
+        place = self.network.new_place()
+        name = f"n{len(self.all) + 1}"
         member = Member(
             name,
             place,
