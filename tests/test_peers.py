@@ -23,7 +23,7 @@ def hello(connection: Connection, leader: dict[str, Any], node: int, incarnation
         connection,
         {
             "type": "hello",
-            "protocol": 1,
+            "protocol": 2,
             "cluster": leader["cluster_id"],
             "node": node,
             "incarnation": incarnation,
@@ -80,7 +80,20 @@ def test_a_stranger_proposes_nothing(make_cluster: MakeCluster) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"[600,}}}\x01]\n", b"[600,]\n", b'[600,{"Put":["a",1]}x]\n', b"[0,1]\n", b"600,1\n"],
+    [
+        b"[600,}}}\x01]\n",
+        b"[600,]\n",
+        b'[600,{"Put":["a",1]}x]\n',
+        b"[0,1]\n",
+        b"600,1\n",
+        b'["s",1,600]\n',  # with a session
+        b'["",1,600,1]\n',
+        b'["s",0,600,1]\n',
+        b'["s\x01",1,600,1]\n',
+        b'["\\x",1,600,1]\n',
+        b'["s",1,600,1,]\n',
+        b'["s' + 1000 * b"s" + b'",1,600,1]\n',
+    ],
 )
 def test_a_proposal_that_is_not_json_stays_out_of_the_log(
     impersonated: tuple[Cluster, dict[str, Any], int], line: bytes

@@ -23,15 +23,31 @@
 
 /* --- an entry --------------------------------------------------------------------------------
  */
-#define ENTRY_OVERHEAD_BYTES_MAX 512u /* what the log adds around a command's input */
+#define ENTRY_OVERHEAD_BYTES_MAX 1536u /* what the log adds around a command's input */
 #define ENTRY_BYTES_MAX (LINE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX)
+
+/* --- clients' sessions -----------------------------------------------------------------------
+ *
+ * What a session does is part of the replicated state: every member must have the same numbers
+ * here, so a change of one counts PEER_PROTOCOL up. */
+#define SESSION_BYTES_MAX 128u                         /* a session's name, unescaped, UTF-8 */
+#define SESSION_TEXT_BYTES_MAX (6 * SESSION_BYTES_MAX) /* the same as JSON text */
+#ifndef CLIENT_SESSIONS_MAX
+#define CLIENT_SESSIONS_MAX 16384u /* open at once */
+#endif
+#define SESSION_IDLE_MS 3600000ull /* without a new command for longer: it expires */
+#define SESSION_KEEP_MS 120000ull  /* a younger one does not make way for a new one */
+#define SESSION_ANSWER_BYTES_MAX (64u * 1024) /* a larger answer is not kept for repeats */
+#ifndef SESSION_ANSWERS_BYTES_MAX
+#define SESSION_ANSWERS_BYTES_MAX (32ull * 1024 * 1024) /* of all: then the oldest go */
+#endif
 
 /* --- a member's queues --- */
 #define PENDING_COMMANDS_MAX 131072u /* commands of one server that wait for their answer */
 #define PENDING_BYTES_MAX (256ull * 1024 * 1024) /* their text, together */
 #define PENDING_READS_MAX 131072u                /* queries of all kinds that wait */
 #define PENDING_READ_BYTES_MAX (64ull * 1024 * 1024)
-#define MACHINE_STATES_MAX 2u            /* GetServerState {"user":true} under way */
+#define MACHINE_STATES_MAX 2u  /* GetServerState {"user":true} under way */
 #define ADMIN_REQUESTS_MAX 64u /* AddServer, RemoveServer, TakeSnapshot that wait */
 #define ANSWERS_IN_FLIGHT_BYTES_MAX (64ull * 1024 * 1024) /* expected, of one connection */
 #define IN_FLIGHT_PER_CLIENT_MAX                                                               \
@@ -44,7 +60,7 @@
 #define PEER_PAYLOAD_BYTES_MAX (8u * 1024 * 1024) /* bytes that may follow a message's line */
 #define SNAPSHOT_CHUNK_BYTES (256u * 1024)
 #define ENTRY_CACHE_BYTES_MAX (64ull * 1024 * 1024) /* recent lines in memory, when durable */
-#define UNWRITTEN_BYTES_MAX (512ull * 1024 * 1024)    /* of entries that wait for a slow disk */
+#define UNWRITTEN_BYTES_MAX (512ull * 1024 * 1024)  /* of entries that wait for a slow disk */
 #define ENTRY_BLOCK_BYTES (256u * 1024)
 #define APPLY_BATCH_ITEMS_MAX 8192u /* handed to the machine at once */
 #define APPLY_BATCH_BYTES_MAX (4u * 1024 * 1024)
@@ -64,7 +80,7 @@
 #define REDIAL_MS_MOST 1000u
 #define STOP_TIMEOUT_MS 3000u /* a graceful stop takes at most this long */
 #define SNAPSHOT_RETRY_MS 1000u
-#define DISK_STALL_MS 5000u               /* a write that takes longer: a leader makes way */
+#define DISK_STALL_MS 5000u /* a write that takes longer: a leader makes way */
 
 /* --- connections and threads --- */
 #ifndef CLIENT_CONNECTIONS_MAX
@@ -94,7 +110,8 @@ STATIC_ASSERT(SNAPSHOT_CHUNK_BYTES <= PEER_PAYLOAD_BYTES_MAX, "a chunk fits");
 #define RAFT_IN_FLIGHT_ENTRIES_MAX 65536ull /* sent to one peer and not acknowledged yet */
 #endif
 #define RAFT_PEERS_MAX                                                                         \
-    (2 * MEMBERS_MAX) /* members, and removed ones that do not know it yet                     \
+    (2 *                                                                                       \
+     MEMBERS_MAX) /* members, and removed ones that do not know it yet                     \
                        */
 #define RAFT_HEARTBEAT_MS_MOST 100u
 #define RAFT_HEARTBEATS_PER_TIMEOUT 3u
@@ -108,6 +125,10 @@ STATIC_ASSERT(SNAPSHOT_CHUNK_BYTES <= PEER_PAYLOAD_BYTES_MAX, "a chunk fits");
 #define ELECTION_TIMEOUT_MS_LEAST 10u
 #define ELECTION_TIMEOUT_MS_MOST 600000u
 
+STATIC_ASSERT(SESSION_TEXT_BYTES_MAX + 512 <= ENTRY_OVERHEAD_BYTES_MAX, "a session fits");
+STATIC_ASSERT(SESSION_KEEP_MS >= 2 * REQUEST_TIMEOUT_MS_DEFAULT, "a retry finds its session");
+STATIC_ASSERT(SESSION_KEEP_MS < SESSION_IDLE_MS, "an expired session makes way");
+STATIC_ASSERT(SESSION_ANSWER_BYTES_MAX <= SESSION_ANSWERS_BYTES_MAX, "one answer fits");
 STATIC_ASSERT(MEMBERS_MAX >= 7, "clusters of seven are measured and promised");
 STATIC_ASSERT(JSON_DEPTH_MAX < 900, "Python's own reader stops near a thousand");
 STATIC_ASSERT(MIN_ELECTION_TIMEOUT_MS_DEFAULT < MAX_ELECTION_TIMEOUT_MS_DEFAULT, "a range");

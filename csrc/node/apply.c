@@ -53,6 +53,7 @@ void apply_clear(struct node *node) {
         apply_batch_free(applies->ready);
         applies->ready = next;
     }
+    sessions_clear(&applies->clients);
     *applies = (struct applies){.slot_free = NO_SLOT};
 }
 
@@ -162,6 +163,24 @@ static bool is_ours(const struct node *node, const struct entry_tag *tag) {
     return tag->node == node->meta.node_id && tag->incarnation == node->meta.incarnation;
 }
 
+/* Whether a command goes to the machine, by its client's session; if not, its caller is
+ * answered, or waits for what the first one of this number gave. */
+static bool session_applies(struct node *node, const struct entry *entry,
+                            struct pending *pending) {
+    uint64_t last_seq = 0;
+    uint64_t waiter = pending != NULL ? entry->tag.sequence : 0;
+    enum session_verdict verdict =
+        sessions_offer(&node->applies.clients, entry, waiter, &last_seq);
+    if (verdict == SESSION_APPLY || verdict == SESSION_REPEAT) {
+        return verdict == SESSION_APPLY;
+    }
+    if (pending != NULL) {
+        caller_refuse_session(node, &pending->caller, verdict, last_seq);
+        pending_forget(node, entry->tag.sequence);
+    }
+    return false;
+}
+
 static void hand_command(struct node *node, const struct entry *entry) {
     uint64_t sequence = entry->tag.sequence;
     struct pending *pending = is_ours(node, &entry->tag) ? pending_peek(node, sequence) : NULL;
@@ -171,13 +190,19 @@ static void hand_command(struct node *node, const struct entry *entry) {
         }
         return;
     }
+    if (pending != NULL) {
+        pending->handed = true;
+    }
+    if (entry->session.size > 0 && !session_applies(node, entry, pending)) {
+        return;
+    }
     struct apply_item *item = add_item(node, APPLY_COMMAND, entry->body);
     item->index = entry->index;
     item->term = entry->term;
     item->time_ms = entry->time_ms;
+    item->wants_output = entry->session.size > 0; /* for the repeats that may come */
     if (pending != NULL) {
-        pending->handed = true;
-        item->wants_output = pending->caller.conn != NULL;
+        item->wants_output = item->wants_output || pending->caller.conn != NULL;
         item->token = COMMAND_TOKEN | sequence;
     }
 }
@@ -281,12 +306,78 @@ void apply_notice(struct node *node, const char *level, const char *event, const
     buffer_free(&json);
 }
 
+/* --- answers of commands --- */
+static enum rpc_code outcome_code(enum apply_outcome outcome) {
+    switch (outcome) {
+    case APPLY_DONE:
+        return RPC_OK;
+    case APPLY_NO_OUTPUT:
+        return RPC_NO_OUTPUT;
+    case APPLY_INVALID_INPUT:
+        return RPC_INVALID_INPUT;
+    case APPLY_INVALID_OUTPUT:
+        return RPC_INVALID_OUTPUT;
+    case APPLY_RAISED:
+        return RPC_MACHINE_ERROR;
+    }
+    return RPC_INTERNAL_ERROR;
+}
+
+static enum rpc_code item_code(const struct apply_item *item) {
+    bool silent = item->outcome == APPLY_DONE && item->output_size == 0;
+    return silent ? RPC_NO_OUTPUT : outcome_code(item->outcome);
+}
+
+static void answer_repeat(struct node *node, const struct session_answer *answer) {
+    struct pending *pending = pending_peek(node, answer->waiter);
+    if (pending == NULL) {
+        return; /* its time was over */
+    }
+    if (answer->kept) {
+        caller_outcome(node, &pending->caller,
+                       &(struct outcome){.code = (enum rpc_code)answer->code,
+                                         .applied = true,
+                                         .index = answer->index,
+                                         .text = answer->text});
+    } else {
+        caller_refuse(node, &pending->caller, RPC_ANSWER_FORGOTTEN, "applied", NULL);
+    }
+    pending_forget(node, answer->waiter);
+}
+
+/* Of commands that came before the answer at `index`, or up to it where it is there already. */
+static void answer_repeats(struct node *node, uint64_t index) {
+    struct session_answer answer;
+    while (sessions_next(&node->applies.clients, index, &answer)) {
+        answer_repeat(node, &answer);
+    }
+}
+
+static void command_done(struct node *node, const struct apply_batch *batch,
+                         const struct apply_item *item) {
+    struct sessions *clients = &node->applies.clients;
+    struct span output = apply_item_output(batch, item);
+    enum rpc_code code = item_code(item);
+    if (sessions_due(clients, item->index)) {
+        answer_repeats(node, item->index);
+        sessions_store(clients, item->index, (int32_t)code, output);
+    }
+    uint64_t sequence = item->token & ~COMMAND_TOKEN;
+    struct pending *pending = item->token == 0 ? NULL : pending_peek(node, sequence);
+    if (pending != NULL) {
+        caller_outcome(node, &pending->caller,
+                       &(struct outcome){code, true, item->index, output});
+        pending_forget(node, sequence);
+    }
+}
+
 /* --- batches out and back --- */
 void apply_hand_over(struct node *node) {
     struct applies *applies = &node->applies;
     if (applies->filling == NULL || applies->filling->count == 0) {
         if (applies->outstanding == 0) {
             applies->applied = applies->handed;
+            answer_repeats(node, applies->applied);
         }
         return;
     }
@@ -315,58 +406,18 @@ struct apply_batch *node_take_batch(struct node *node) {
     return batch;
 }
 
-static enum rpc_code outcome_code(enum apply_outcome outcome) {
-    switch (outcome) {
-    case APPLY_DONE:
-        return RPC_OK;
-    case APPLY_NO_OUTPUT:
-        return RPC_NO_OUTPUT;
-    case APPLY_INVALID_INPUT:
-        return RPC_INVALID_INPUT;
-    case APPLY_INVALID_OUTPUT:
-        return RPC_INVALID_OUTPUT;
-    case APPLY_RAISED:
-        return RPC_MACHINE_ERROR;
-    }
-    return RPC_INTERNAL_ERROR;
-}
-
-/* `data` of an outcome that is an error: what the machine's side said, and "applied". */
-static void answer_error(struct node *node, struct caller *caller, enum rpc_code code,
-                         const char *outcome, struct span said) {
-    struct buffer data;
-    buffer_init(&data);
-    if (said.size > 2 && said.data[0] == '{') {
-        buffer_append(&data, said.data, said.size - 1);
-        buffer_append_char(&data, ',');
-    } else {
-        buffer_append_char(&data, '{');
-    }
-    buffer_append_text(&data, "\"outcome\":\"");
-    buffer_append_text(&data, outcome);
-    buffer_append_text(&data, "\"}");
-    caller_error(node, caller, code, buffer_span(&data));
-    buffer_free(&data);
-}
-
-static void answer_item(struct node *node, struct caller *caller,
-                        const struct apply_batch *batch, const struct apply_item *item) {
-    struct span output = apply_item_output(batch, item);
-    enum rpc_code code = outcome_code(item->outcome);
-    if (code == RPC_OK && output.size > 0) {
-        caller_result(node, caller, output);
-    } else {
-        bool command = item->kind == APPLY_COMMAND;
-        answer_error(node, caller, code == RPC_OK ? RPC_NO_OUTPUT : code,
-                     command ? "applied" : "not_applied", output);
-    }
+static void answer_query(struct node *node, struct caller *caller,
+                         const struct apply_batch *batch, const struct apply_item *item) {
+    caller_outcome(
+        node, caller,
+        &(struct outcome){item_code(item), false, item->index, apply_item_output(batch, item)});
 }
 
 static void answer_state(struct node *node, struct caller *caller,
                          const struct apply_batch *batch, const struct apply_item *item) {
     struct span output = apply_item_output(batch, item);
     if (item->outcome != APPLY_DONE) {
-        answer_item(node, caller, batch, item);
+        answer_query(node, caller, batch, item);
         return;
     }
     struct buffer json;
@@ -405,13 +456,8 @@ static void answer_state(struct node *node, struct caller *caller,
 static void item_done(struct node *node, const struct apply_batch *batch,
                       const struct apply_item *item) {
     struct applies *applies = &node->applies;
-    if (item->token & COMMAND_TOKEN) {
-        uint64_t sequence = item->token & ~COMMAND_TOKEN;
-        struct pending *pending = pending_peek(node, sequence);
-        if (pending != NULL) {
-            answer_item(node, &pending->caller, batch, item);
-            pending_forget(node, sequence);
-        }
+    if (item->kind == APPLY_COMMAND) {
+        command_done(node, batch, item);
     } else if (item->token > 0) {
         uint32_t slot = (uint32_t)item->token - 1;
         struct query_slot *place = &applies->slots[slot];
@@ -419,13 +465,15 @@ static void item_done(struct node *node, const struct apply_batch *batch,
             applies->states_asked--;
             answer_state(node, &place->caller, batch, item);
         } else {
-            answer_item(node, &place->caller, batch, item);
+            answer_query(node, &place->caller, batch, item);
         }
         place->used = false;
         place->next_free = applies->slot_free;
         applies->slot_free = slot;
         applies->slots_used--;
     } else if (item->kind == APPLY_SNAPSHOT) {
+        answer_repeats(node, item->index);
+        snapshot_capture_sessions(node);
         snapshot_machine_done(node, batch, item);
     }
 }
@@ -437,6 +485,7 @@ void node_batch_done(struct node *node, struct apply_batch *batch) {
         item_done(node, batch, &batch->items[i]);
     }
     applies->applied = applies->through[0];
+    answer_repeats(node, applies->applied);
     applies->outstanding--;
     memmove(applies->through, applies->through + 1,
             applies->outstanding * sizeof(applies->through[0]));

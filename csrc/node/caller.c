@@ -3,6 +3,7 @@
  * A caller is a request with an id on a connection, alone or inside a JSON-RPC batch. Must not
  * know what was asked. Invariant: each caller is answered or dropped once; conn->waiting counts
  * those that are neither yet. */
+#include "base/assert.h"
 #include "base/memory.h"
 #include "node/internal.h"
 #include "wire/scan.h"
@@ -59,6 +60,7 @@ void caller_init(struct caller *caller, struct node_conn *conn, struct gather *g
     }
     caller->conn = conn;
     caller->gather = gather;
+    caller->wants_index = request->index;
     caller->id_size = (uint32_t)request->id.size;
     caller->id = request->id.size <= sizeof(caller->id_inline)
                      ? caller->id_inline
@@ -156,6 +158,76 @@ void caller_refuse(struct node *node, struct caller *caller, enum rpc_code code,
     buffer_append_char(&data, '}');
     caller_error(node, caller, code, buffer_span(&data));
     buffer_free(&data);
+}
+
+/* `data` of an outcome that is an error: what the machine's side said, and what came of it. */
+static void error_outcome(struct node *node, struct caller *caller,
+                          const struct outcome *outcome) {
+    struct buffer data;
+    buffer_init(&data);
+    if (outcome->text.size > 2 && outcome->text.data[0] == '{') {
+        buffer_append(&data, outcome->text.data, outcome->text.size - 1);
+        buffer_append_char(&data, ',');
+    } else {
+        buffer_append_char(&data, '{');
+    }
+    buffer_append_text(&data, outcome->applied ? "\"outcome\":\"applied\""
+                                               : "\"outcome\":\"not_applied\"");
+    if (caller->wants_index) {
+        buffer_append_text(&data, ",\"index\":");
+        buffer_append_u64(&data, outcome->index);
+    }
+    buffer_append_char(&data, '}');
+    caller_error(node, caller, outcome->code, buffer_span(&data));
+    buffer_free(&data);
+}
+
+void caller_outcome(struct node *node, struct caller *caller, const struct outcome *outcome) {
+    if (outcome->code != RPC_OK) {
+        error_outcome(node, caller, outcome);
+        return;
+    }
+    if (!caller->wants_index) {
+        caller_result(node, caller, outcome->text);
+        return;
+    }
+    struct buffer result;
+    buffer_init(&result);
+    buffer_append_text(&result, "{\"index\":");
+    buffer_append_u64(&result, outcome->index);
+    buffer_append_text(&result, ",\"output\":");
+    buffer_append_span(&result, outcome->text);
+    buffer_append_char(&result, '}');
+    caller_result(node, caller, buffer_span(&result));
+    buffer_free(&result);
+}
+
+void caller_refuse_session(struct node *node, struct caller *caller,
+                           enum session_verdict verdict, uint64_t last_seq) {
+    switch (verdict) {
+    case SESSION_EXPIRED:
+        caller_refuse(node, caller, RPC_SESSION_EXPIRED, "unknown",
+                      "there is no such session (any more): seq 1 opens one");
+        return;
+    case SESSION_FULL:
+        caller_refuse(node, caller, RPC_OVERLOADED, "not_applied",
+                      "too many sessions are open");
+        return;
+    case SESSION_STALE: {
+        struct buffer data;
+        buffer_init(&data);
+        buffer_append_text(&data, "{\"outcome\":\"unknown\",\"last_seq\":");
+        buffer_append_u64(&data, last_seq);
+        buffer_append_char(&data, '}');
+        caller_error(node, caller, RPC_STALE_SEQ, buffer_span(&data));
+        buffer_free(&data);
+        return;
+    }
+    case SESSION_APPLY:
+    case SESSION_REPEAT:
+        break;
+    }
+    ASSERT(false && "a refusal");
 }
 
 void caller_answer_now(struct node *node, struct node_conn *conn, struct gather *gather,

@@ -29,8 +29,10 @@ static void add_line(struct node *node, struct entry *entry) {
     entries_commit(&node->entries, start, crc, entry->time_ms);
 }
 
-void execute_add_command(struct node *node, struct entry_tag tag, struct span input) {
-    add_line(node, &(struct entry){.kind = ENTRY_COMMAND, .tag = tag, .body = input});
+void execute_add_command(struct node *node, const struct entry *command) {
+    struct entry entry = *command;
+    entry.kind = ENTRY_COMMAND;
+    add_line(node, &entry);
 }
 
 static void add_configuration_line(struct node *node, uint64_t index,

@@ -9,6 +9,7 @@
 #include "base/random.h"
 #include "node/entries.h"
 #include "node/node.h"
+#include "node/sessions.h"
 #include "raft/raft.h"
 #include "wire/configuration.h"
 #include "wire/entry.h"
@@ -62,6 +63,7 @@ struct gather; /* the answers of a JSON-RPC batch, collected */
 struct caller {
     struct node_conn *conn; /* NULL: nobody (a notification, or answered) */
     struct gather *gather;  /* NULL: not part of a batch */
+    bool wants_index;       /* the result says at which index it was made */
     char *id;               /* raw JSON text; points to id_inline or to the heap */
     uint32_t id_size;
     char id_inline[20];
@@ -77,6 +79,17 @@ void caller_error(struct node *node, struct caller *caller, enum rpc_code code,
 /* The same with {"outcome":..,"reason":..}; reason may be NULL. */
 void caller_refuse(struct node *node, struct caller *caller, enum rpc_code code,
                    const char *outcome, const char *reason);
+/* What the machine made of it. */
+struct outcome {
+    enum rpc_code code; /* RPC_OK: a result */
+    bool applied;       /* a command; false: a query, which changes nothing */
+    uint64_t index;     /* of the command's entry, or of the last one that the query saw */
+    struct span text;   /* the result, or an error's JSON object; may be empty then */
+};
+void caller_outcome(struct node *node, struct caller *caller, const struct outcome *outcome);
+/* EXPIRED, STALE (then with the session's last number) or FULL. */
+void caller_refuse_session(struct node *node, struct caller *caller,
+                           enum session_verdict verdict, uint64_t last_seq);
 void caller_drop(struct caller *caller);
 struct gather *gather_new(struct node_conn *conn);
 void gather_close(struct node *node, struct gather *gather); /* all requests are dispatched */
@@ -88,8 +101,11 @@ void caller_answer_now(struct node *node, struct node_conn *conn, struct gather 
 /* --- commands of our own that wait (pending.c) --- */
 struct pending {
     struct caller caller;
-    char *input; /* JSON text, owned; NULL: this place is free (answered) */
+    char *input; /* JSON text, and the session's behind it; owned; NULL: this place is free
+                    (answered) */
     uint32_t input_size;
+    uint32_t session_size; /* 0: none */
+    uint64_t session_seq;
     bool sent;   /* to some leader's log, perhaps */
     bool handed; /* to the machine */
     uint64_t deadline_ms;
@@ -113,7 +129,7 @@ struct pendings {
 
 void pending_init(struct pendings *pendings);
 void pending_clear(struct pendings *pendings);
-void pending_add(struct node *node, struct caller *caller, struct span input);
+void pending_add(struct node *node, struct caller *caller, const struct rpc_request *request);
 struct pending *pending_peek(struct node *node, uint64_t sequence); /* NULL: not waiting */
 void pending_forget(struct node *node, uint64_t sequence); /* after its caller was answered */
 void pending_again(struct node *node,
@@ -122,7 +138,7 @@ void pending_forward(struct node *node);
 void pending_restart_forwarding(struct node *node);
 void pending_expire(struct node *node);
 void pending_fail_all(struct node *node, enum rpc_code code, const char *reason);
-void pending_refuse_upto(struct node *node, uint64_t sequence); /* overtaken by a snapshot */
+void pending_overtaken(struct node *node, uint64_t sequence); /* by a snapshot, up to it */
 void pending_receive_propose(struct node *node, struct peer *peer,
                              const struct peer_message *message, struct span payload);
 void pending_receive_again(struct node *node, struct peer *peer,
@@ -217,6 +233,7 @@ struct applies {
     /* Last applied tag of each server: a tag takes effect once. */
     struct entry_tag sessions[SESSIONS_MAX];
     uint32_t session_count;
+    struct sessions clients; /* the clients' own sessions */
 };
 
 void apply_clear(struct node *node);
@@ -395,6 +412,7 @@ struct snapshots {
 };
 
 void snapshot_tick(struct node *node);
+void snapshot_capture_sessions(struct node *node);
 void snapshot_machine_done(struct node *node, const struct apply_batch *batch,
                            const struct apply_item *item);
 void snapshot_job_done(struct node *node, struct job *job);
@@ -493,7 +511,8 @@ bool execute_is_behind(const struct node *node); /* too many bytes wait for the 
 void execute_write(struct node *node);
 void execute_write_done(struct node *node, struct job *job);
 enum raft_result execute_propose(struct node *node, uint32_t count, uint64_t *first);
-void execute_add_command(struct node *node, struct entry_tag tag, struct span input);
+/* The line of the next proposed entry; `command` says tag, session and body. */
+void execute_add_command(struct node *node, const struct entry *command);
 
 /* request.c */
 void request_line(struct node *node, struct node_conn *conn, struct span line);

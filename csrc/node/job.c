@@ -14,6 +14,7 @@ void job_free(struct job *job) {
     if (job != NULL) {
         memory_free(job->offsets);
         buffer_free(&job->data);
+        buffer_free(&job->sessions);
         buffer_free(&job->configuration);
         memory_free(job);
     }

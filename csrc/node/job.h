@@ -50,6 +50,7 @@ struct job {
     uint64_t offset;
     uint64_t total;
 
+    struct buffer sessions; /* TAKE, LOAD: the clients' sessions, a line of JSON each */
     struct buffer data;
 
     enum status status; /* result */

@@ -10,6 +10,7 @@
 #include "base/assert.h"
 #include "base/memory.h"
 #include "node/internal.h"
+#include "wire/cursor.h"
 #include "wire/scan.h"
 
 #define RING_CAPACITY_MIN 1024u
@@ -58,14 +59,21 @@ static struct pending *add_place(struct pendings *pendings) {
     return place(pendings, pendings->next++);
 }
 
-void pending_add(struct node *node, struct caller *caller, struct span input) {
+void pending_add(struct node *node, struct caller *caller, const struct rpc_request *request) {
     struct pending *pending = add_place(&node->pendings);
-    *pending = (struct pending){.input = memory_must_grow(NULL, input.size + 1),
+    struct span input = request->input;
+    struct span session = request->session;
+    *pending = (struct pending){.input = memory_must_grow(NULL, input.size + session.size + 1),
                                 .input_size = (uint32_t)input.size,
+                                .session_size = (uint32_t)session.size,
+                                .session_seq = request->session_seq,
                                 .since_ms = node->now_ms,
                                 .deadline_ms = node->now_ms + node->request_timeout_ms};
     caller_move(&pending->caller, caller);
     memcpy(pending->input, input.data, input.size);
+    if (session.size > 0) {
+        memcpy(pending->input + input.size, session.data, session.size);
+    }
     node->pendings.bytes += input.size;
 }
 
@@ -102,7 +110,7 @@ void pending_again(struct node *node, uint64_t sequence) {
     old = pending_peek(node, sequence); /* the ring may have moved */
     *fresh = *old;
     caller_move(&fresh->caller, &old->caller);
-    fresh->sent = false;
+    fresh->sent = fresh->handed = false;
     old->input = memory_must_grow(NULL, 1); /* only to be forgotten below */
     old->input_size = 0;
     pending_forget(node, sequence);
@@ -113,6 +121,10 @@ void pending_restart_forwarding(struct node *node) {
     node->pendings.forward = node->pendings.base;
     node->pendings.rewound = true;
     node->pendings.pause_until_ms = 0;
+}
+
+static struct span session_of(const struct pending *pending) {
+    return (struct span){pending->input + pending->input_size, pending->session_size};
 }
 
 static void propose_here(struct node *node) {
@@ -134,17 +146,27 @@ static void propose_here(struct node *node) {
         struct pending *pending = place(pendings, pendings->forward);
         if (pending->input != NULL) {
             pending->sent = true;
-            execute_add_command(node,
-                                (struct entry_tag){node->meta.node_id, node->meta.incarnation,
-                                                   pendings->forward},
-                                (struct span){pending->input, pending->input_size});
+            execute_add_command(
+                node, &(struct entry){.tag = {node->meta.node_id, node->meta.incarnation,
+                                              pendings->forward},
+                                      .session = session_of(pending),
+                                      .session_seq = pending->session_seq,
+                                      .body = {pending->input, pending->input_size}});
         }
     }
 }
 
 static void write_proposal(struct buffer *lines, uint64_t sequence,
                            const struct pending *pending) {
+    struct span session = session_of(pending);
     buffer_append_char(lines, '[');
+    if (session.size > 0) {
+        buffer_append_char(lines, '"');
+        buffer_append_span(lines, session);
+        buffer_append(lines, "\",", 2);
+        buffer_append_u64(lines, pending->session_seq);
+        buffer_append_char(lines, ',');
+    }
     buffer_append_u64(lines, sequence);
     buffer_append_char(lines, ',');
     buffer_append(lines, pending->input, pending->input_size);
@@ -216,52 +238,66 @@ void pending_receive_again(struct node *node, struct peer *peer,
 }
 
 /* --- taking them as the leader --- */
-/* One line `[SEQUENCE,INPUT]`. The server that took it has validated the input; it is validated
- * again, at some 80 ns: a line that is not JSON would stand in every member's log for good. */
-static bool cut_proposal(struct span *lines, uint64_t *sequence, struct span *input) {
-    const char *end = memchr(lines->data, '\n', lines->size);
-    if (end == NULL || lines->size < 5 || lines->data[0] != '[' || end[-1] != ']') {
+/* One line `[SEQUENCE,INPUT]`, or `["SESSION",SEQ,SEQUENCE,INPUT]`, to the command's tag,
+ * session and body. */
+static bool cut_proposal(struct span *lines, struct entry *command) {
+    struct cursor cursor = cursor_over(*lines);
+    struct span line;
+    *command = (struct entry){0};
+    if (!cursor_until(&cursor, '\n', &line) || line.size < 4 ||
+        line.data[line.size - 1] != ']') {
         return false;
     }
-    const char *at = lines->data + 1;
-    uint64_t number = 0;
-    for (; at < end && *at >= '0' && *at <= '9' && number <= NUMBER_MAX; at++) {
-        number = number * 10 + (uint64_t)(*at - '0');
-    }
-    if (number == 0 || number > NUMBER_MAX || at >= end || *at != ',' || at + 1 >= end - 1) {
+    *lines = cursor_rest(&cursor);
+    cursor = cursor_over((struct span){line.data, line.size - 1});
+    if (!cursor_text(&cursor, SPAN("[")) ||
+        (cursor_text(&cursor, SPAN("\"")) &&
+         (!cursor_string(&cursor, &command->session) ||
+          !cursor_member(&cursor, SPAN(","), &command->session_seq) ||
+          command->session.size == 0 || command->session.size > SESSION_TEXT_BYTES_MAX ||
+          command->session_seq == 0 || !cursor_text(&cursor, SPAN(","))))) {
         return false;
     }
-    *sequence = number;
-    *input = (struct span){at + 1, (size_t)(end - 1 - (at + 1))};
-    size_t used = (size_t)(end + 1 - lines->data);
-    *lines = (struct span){lines->data + used, lines->size - used};
-    return input->size <= LINE_BYTES_MAX;
+    uint64_t *sequence = &command->tag.sequence;
+    if (!cursor_number(&cursor, sequence) || *sequence == 0 ||
+        !cursor_text(&cursor, SPAN(","))) {
+        return false;
+    }
+    command->body = cursor_rest(&cursor);
+    return command->body.size > 0 && command->body.size <= LINE_BYTES_MAX;
 }
 
-static bool input_is_sound(struct span input) {
+static bool is_json(struct span value) {
     struct scan_error error;
     size_t at = 0;
-    return scan_value(input, &at, &error) && at == input.size;
+    return scan_value(value, &at, &error) && at == value.size;
 }
 
-static void take_proposal(struct span *lines, uint64_t *sequence, struct span *input) {
-    bool sound = cut_proposal(lines, sequence, input);
+/* The server that took it has validated the text; it is validated again, at some 80 ns: a line
+ * that is not JSON would stand in every member's log for good. */
+static bool is_sound(const struct entry *command) {
+    struct span session = command->session;
+    return is_json(command->body) &&
+           (session.size == 0 || is_json((struct span){session.data - 1, session.size + 2}));
+}
+
+static void take_proposal(struct span *lines, struct entry *command) {
+    bool sound = cut_proposal(lines, command);
     ASSERT(sound); /* proposals_are_sound() has seen it */
 }
 
 static bool proposals_are_sound(struct span lines, uint64_t count, uint64_t *first) {
     uint64_t previous = 0;
     for (uint64_t i = 0; i < count; i++) {
-        uint64_t sequence;
-        struct span input;
-        if (!cut_proposal(&lines, &sequence, &input) || sequence <= previous ||
-            !input_is_sound(input)) {
+        struct entry command;
+        if (!cut_proposal(&lines, &command) || command.tag.sequence <= previous ||
+            !is_sound(&command)) {
             return false;
         }
+        previous = command.tag.sequence;
         if (i == 0) {
-            *first = sequence;
+            *first = previous;
         }
-        previous = sequence;
     }
     return lines.size == 0;
 }
@@ -298,10 +334,11 @@ void pending_receive_propose(struct node *node, struct peer *peer,
     }
     peer->refused_from = 0;
     for (uint64_t i = 0; i < message->count; i++) {
-        struct entry_tag tag = {peer->id, peer->in->peer_incarnation, 0};
-        struct span input;
-        take_proposal(&payload, &tag.sequence, &input);
-        execute_add_command(node, tag, input);
+        struct entry command;
+        take_proposal(&payload, &command);
+        command.tag.node = peer->id;
+        command.tag.incarnation = peer->in->peer_incarnation;
+        execute_add_command(node, &command);
     }
 }
 
@@ -345,10 +382,16 @@ void pending_fail_all(struct node *node, enum rpc_code code, const char *reason)
     }
 }
 
-void pending_refuse_upto(struct node *node, uint64_t sequence) {
+/* The answers went by with the entries; that of a command with a session can be had by sending
+ * it once more. */
+void pending_overtaken(struct node *node, uint64_t sequence) {
     struct pendings *pendings = &node->pendings;
-    for (uint64_t s = pendings->base; s < pendings->next && s <= sequence; s++) {
-        if (pending_peek(node, s) != NULL) {
+    uint64_t last = sequence < pendings->next ? sequence : pendings->next - 1;
+    for (uint64_t s = pendings->base; s <= last; s++) {
+        const struct pending *pending = pending_peek(node, s);
+        if (pending != NULL && pending->session_size > 0) {
+            pending_again(node, s);
+        } else if (pending != NULL) {
             refuse(node, s, RPC_UNKNOWN_RESULT, "a snapshot overtook the answer");
         }
     }

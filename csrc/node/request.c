@@ -11,15 +11,16 @@ static bool overloaded_reads(const struct node *node, size_t bytes) {
             node->applies.filling->input.size > PENDING_READ_BYTES_MAX);
 }
 
-static void apply_command(struct node *node, struct caller *caller, struct span input) {
+static void apply_command(struct node *node, struct caller *caller,
+                          const struct rpc_request *request) {
     if (node->no_space[0] != '\0') {
         caller_refuse(node, caller, RPC_STORAGE_FAILURE, "not_applied", node->no_space);
     } else if (node->pendings.count >= PENDING_COMMANDS_MAX ||
-               node->pendings.bytes + input.size > PENDING_BYTES_MAX) {
+               node->pendings.bytes + request->input.size > PENDING_BYTES_MAX) {
         caller_refuse(node, caller, RPC_OVERLOADED, "not_applied",
                       "too many commands wait for their answer");
     } else {
-        pending_add(node, caller, input);
+        pending_add(node, caller, request);
     }
 }
 
@@ -32,7 +33,7 @@ static void dispatch_apply(struct node *node, struct node_conn *conn, struct gat
     } else if (node->stopping) {
         caller_refuse(node, &caller, RPC_NO_LEADER, "not_applied", "the server is stopping");
     } else if (request->kind == RPC_COMMAND) {
-        apply_command(node, &caller, request->input);
+        apply_command(node, &caller, request);
     } else if (request->notification) {
         caller_drop(&caller); /* a query that nobody hears changes nothing */
     } else if (overloaded_reads(node, request->input.size)) {

@@ -77,6 +77,13 @@ static void stop_taking(struct node *node, const char *reason) {
     }
 }
 
+/* The machine has answered every command up to here, and none behind: so have the sessions. */
+void snapshot_capture_sessions(struct node *node) {
+    if (node->snapshots.take != NULL) {
+        sessions_write(&node->applies.clients, &node->snapshots.take->sessions);
+    }
+}
+
 void snapshot_machine_done(struct node *node, const struct apply_batch *batch,
                            const struct apply_item *item) {
     struct snapshots *snapshots = &node->snapshots;
@@ -306,10 +313,11 @@ static void jump(struct node *node, const struct job *job) {
     for (uint32_t i = 0; i < job->header.session_count; i++) {
         const struct entry_tag *tag = &job->header.sessions[i];
         if (tag->node == node->meta.node_id && tag->incarnation == node->meta.incarnation) {
-            pending_refuse_upto(node, tag->sequence);
+            pending_overtaken(node, tag->sequence);
         }
     }
     apply_load_sessions(node, &job->header);
+    sessions_clear(&applies->clients); /* the file's come with the machine's state */
     applies->handed = job->header.index;
     applies->handed_crc = job->header.chain_crc;
     applies->handed_time_ms = job->header.time_ms;
@@ -380,6 +388,10 @@ static void loaded(struct node *node, struct job *job) {
     }
     if (job->status != STATUS_OK) {
         node_fail(node, job->status, job->error.text);
+        return;
+    }
+    if (sessions_read(&node->applies.clients, buffer_span(&job->sessions)) != STATUS_OK) {
+        node_fail(node, STATUS_CORRUPT, "a snapshot's sessions are not what was written");
         return;
     }
     node->applies.restoring = false;

@@ -60,7 +60,7 @@ static enum status snapshot_write(void *self, enum store_slot number, struct spa
     ASSERT(slot->open);
     if (snapshot_check_feed(&slot->check, bytes) != STATUS_OK) {
         error_set(error, STATUS_CORRUPT, "not a snapshot's bytes at line %" PRIu64,
-                  slot->check.state_lines + 2);
+                  snapshot_check_line(&slot->check));
         snapshot_abort(self, number);
         return STATUS_CORRUPT;
     }

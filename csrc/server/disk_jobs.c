@@ -23,7 +23,7 @@ struct taking {
     const struct backend *backend;
     struct buffer out; /* lines that are not written yet */
     uint64_t bytes;    /* written before them */
-    uint64_t state_lines;
+    uint64_t lines;    /* of the kind that is being written */
     uint32_t seed;
     struct error *error;
 };
@@ -37,16 +37,17 @@ static enum status flush(struct taking *taking) {
     return status;
 }
 
-/* The machine's pieces, a line each, become sealed lines. */
-static enum status take_pieces(struct taking *taking, struct span pieces) {
+/* Lines of JSON become sealed lines of the file. */
+static enum status take_lines(struct taking *taking, struct span pieces,
+                              uint32_t (*write)(struct buffer *, struct span, uint32_t)) {
     enum status status = STATUS_OK;
     while (pieces.size > 0 && status == STATUS_OK) {
         const char *lf = memchr(pieces.data, '\n', pieces.size);
         ASSERT(lf != NULL);
         struct span json = {pieces.data, (size_t)(lf - pieces.data)};
         pieces = (struct span){lf + 1, pieces.size - json.size - 1};
-        taking->seed = snapshot_write_state(&taking->out, json, taking->seed);
-        taking->state_lines++;
+        taking->seed = write(&taking->out, json, taking->seed);
+        taking->lines++;
         if (buffer_count(&taking->out) >= SNAPSHOT_IO_BYTES) {
             status = flush(taking);
         }
@@ -64,10 +65,14 @@ static enum status take_snapshot(struct disk_jobs *jobs, struct job *job) {
     struct taking taking = {.backend = &jobs->backend, .error = &job->error};
     job->header.configuration = buffer_span(&job->configuration);
     taking.seed = snapshot_write_header(&taking.out, &job->header);
-    status = take_pieces(&taking, buffer_span(&job->data));
+    status = take_lines(&taking, buffer_span(&job->sessions), snapshot_write_session);
+    if (status == STATUS_OK) {
+        taking.lines = 0; /* the trailer counts the state's alone */
+        status = take_lines(&taking, buffer_span(&job->data), snapshot_write_state);
+    }
     if (status == STATUS_OK) {
         uint64_t bytes_before = taking.bytes + buffer_count(&taking.out);
-        snapshot_write_end(&taking.out, taking.state_lines, bytes_before, taking.seed);
+        snapshot_write_end(&taking.out, taking.lines, bytes_before, taking.seed);
         status = flush(&taking);
     }
     buffer_free(&taking.out);
@@ -180,10 +185,18 @@ static enum status read_piece(struct disk_jobs *jobs, struct job *job) {
                                               &job->total, &job->error);
 }
 
-static enum status keep_state(void *context, struct span json) {
-    struct buffer *lines = context;
+static void keep_line(struct buffer *lines, struct span json) {
     buffer_append_span(lines, json);
     buffer_append_char(lines, '\n');
+}
+
+static enum status keep_session(void *context, struct span json) {
+    keep_line(&((struct job *)context)->sessions, json);
+    return STATUS_OK;
+}
+
+static enum status keep_state(void *context, struct span json) {
+    keep_line(&((struct job *)context)->data, json);
     return STATUS_OK;
 }
 
@@ -193,7 +206,8 @@ static enum status load_snapshot(struct disk_jobs *jobs, struct job *job) {
     uint64_t offset = 0;
     enum status status;
     snapshot_check_init(&check);
-    check.context = &job->data;
+    check.context = job;
+    check.session = keep_session;
     check.state = keep_state;
     buffer_init(&bytes);
     do {
@@ -212,7 +226,7 @@ static enum status load_snapshot(struct disk_jobs *jobs, struct job *job) {
     if (status == STATUS_CORRUPT) {
         error_set(&job->error, status,
                   "the snapshot of entry %" PRIu64 " is damaged at line %" PRIu64,
-                  job->snapshot.index, check.state_lines + 2);
+                  job->snapshot.index, snapshot_check_line(&check));
     }
     buffer_free(&bytes);
     snapshot_check_clear(&check);

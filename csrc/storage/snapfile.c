@@ -88,8 +88,8 @@ static enum status load_one(struct snapfile *snapfile, uint64_t index, struct er
                   "): the state up to entry %" PRIu64
                   " cannot be restored from it; put a good copy of this file back, or remove "
                   "the member from its cluster, delete the directory and add it anew",
-                  snapfile->directory->path, name,
-                  check.state_lines + (check.stage > 0 ? 2 : 1), check.bytes, index);
+                  snapfile->directory->path, name, snapshot_check_line(&check), check.bytes,
+                  index);
     }
     if (status == STATUS_OK) {
         take_position(snapfile, &check);
@@ -204,7 +204,8 @@ enum status snapfile_write(struct snapfile *snapfile, enum store_slot number, st
     enum status status = snapshot_check_feed(&slot->check, bytes);
     if (status != STATUS_OK) {
         error_set(error, status, "%s/%s: not a snapshot's bytes at line %" PRIu64,
-                  snapfile->directory->path, slot->file.name, slot->check.state_lines + 2);
+                  snapfile->directory->path, slot->file.name,
+                  snapshot_check_line(&slot->check));
     } else {
         status = file_write(&slot->file, slot->bytes, bytes, error);
     }
@@ -233,7 +234,8 @@ enum status snapfile_verify(struct snapfile *snapfile, enum store_slot number, u
         return error_set(error, STATUS_CORRUPT,
                          "%s/%s: the snapshot is not whole: it stops at line %" PRIu64
                          " (offset %" PRIu64 ")",
-                         path, slot->file.name, slot->check.state_lines + 2, slot->check.bytes);
+                         path, slot->file.name, snapshot_check_line(&slot->check),
+                         slot->check.bytes);
     }
     if (header->index != index || header->term != term || header->chain_crc != chain_crc) {
         return error_set(error, STATUS_CORRUPT,

@@ -74,4 +74,18 @@ static inline bool cursor_until(struct cursor *cursor, char stop, struct span *t
     return true;
 }
 
+/* The inside of a JSON string whose opening quote is passed; its closing one is passed too. */
+static inline bool cursor_string(struct cursor *cursor, struct span *inside) {
+    const char *at = cursor->at;
+    while (at < cursor->end && *at != '"') {
+        at += *at == '\\' && at + 1 < cursor->end ? 2 : 1;
+    }
+    if (at >= cursor->end) {
+        return false;
+    }
+    *inside = (struct span){cursor->at, (size_t)(at - cursor->at)};
+    cursor->at = at + 1;
+    return true;
+}
+
 #endif

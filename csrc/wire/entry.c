@@ -9,6 +9,7 @@
 #include "wire/line.h"
 
 #define NOOP_TEXT ",\"noop\":true"
+#define SESSION_HEAD ",\"session\":[\""
 
 static char *put_text(char *at, struct span text) {
     memcpy(at, text.data, text.size);
@@ -36,10 +37,23 @@ static char *put_tag(char *at, const struct entry_tag *tag) {
     return at;
 }
 
+static char *put_session(char *at, const struct entry *entry) {
+    if (entry->session.size == 0) {
+        return at;
+    }
+    at = put_text(at, SPAN(SESSION_HEAD));
+    at = put_text(at, entry->session);
+    at = put_text(at, SPAN("\","));
+    at = put_number(at, entry->session_seq);
+    *at++ = ']';
+    return at;
+}
+
 static char *put_payload(char *at, const struct entry *entry) {
     switch (entry->kind) {
     case ENTRY_COMMAND:
         at = put_tag(at, &entry->tag);
+        at = put_session(at, entry);
         at = put_text(at, SPAN(",\"input\":"));
         return put_text(at, entry->body);
     case ENTRY_NOOP:
@@ -56,6 +70,8 @@ uint32_t entry_write(struct buffer *lines, const struct entry *entry, uint32_t p
     ASSERT(entry->index > 0 && entry->index <= NUMBER_MAX);
     ASSERT(entry->term <= NUMBER_MAX && entry->time_ms <= NUMBER_MAX);
     ASSERT((entry->body.size == 0) == (entry->kind == ENTRY_NOOP));
+    ASSERT(entry->session.size <= SESSION_TEXT_BYTES_MAX);
+    ASSERT((entry->session.size == 0) == (entry->session_seq == 0));
     char *begin = buffer_reserve(lines, entry->body.size + ENTRY_OVERHEAD_BYTES_MAX);
     size_t line_start = lines->size;
     char *at = put_text(begin, SPAN("{\"index\":"));
@@ -75,10 +91,19 @@ static bool read_tag(struct cursor *cursor, struct entry_tag *tag) {
            cursor_member(cursor, SPAN(","), &tag->sequence) && cursor_text(cursor, SPAN("]"));
 }
 
+/* True where none is there, too: lines of before there were sessions have none. */
+static bool read_session(struct cursor *cursor, struct entry *entry) {
+    return !cursor_text(cursor, SPAN(SESSION_HEAD)) ||
+           (cursor_string(cursor, &entry->session) && entry->session.size > 0 &&
+            entry->session.size <= SESSION_TEXT_BYTES_MAX &&
+            cursor_member(cursor, SPAN(","), &entry->session_seq) && entry->session_seq > 0 &&
+            cursor_text(cursor, SPAN("]")));
+}
+
 static bool read_payload(struct cursor *cursor, struct entry *entry) {
     if (read_tag(cursor, &entry->tag)) {
         entry->kind = ENTRY_COMMAND;
-        if (!cursor_text(cursor, SPAN(",\"input\":"))) {
+        if (!read_session(cursor, entry) || !cursor_text(cursor, SPAN(",\"input\":"))) {
             return false;
         }
         entry->body = cursor_rest(cursor);

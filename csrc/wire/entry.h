@@ -1,11 +1,13 @@
 /* The line of a log entry: the same bytes on every disk and on every wire.
  *
  *   {"index":7,"term":2,"time":1732406400123,"from":[1,4,93],"input":{"Get":"a"},"crc32c":".."}
+ *   {"index":7,"term":2,"time":1732406400123,"from":[1,4,93],"session":["a",5],"input":..}
  *   {"index":8,"term":3,"time":1732406400200,"noop":true,"crc32c":"9a3f00c2"}
  *   {"index":9,"term":3,"time":1732406400300,"configuration":{...},"crc32c":"..."}
  *
  * The member order is fixed, there are no spaces outside the input, and the checksum is
- * chained: seeded with that of the entry before. The input's bytes are the client's own. */
+ * chained: seeded with that of the entry before. The input's bytes are the client's own. The
+ * session is there where the client named one: a JSON string and the client's own number. */
 #ifndef RAFTPICO_WIRE_ENTRY_H
 #define RAFTPICO_WIRE_ENTRY_H
 
@@ -34,6 +36,9 @@ struct entry {
     uint64_t time_ms; /* leader's wall clock, ms since 1970; never goes back in the log */
     enum entry_kind kind;
     struct entry_tag tag; /* COMMAND only */
+    struct span session;  /* COMMAND: the client's session, a JSON string's inside with only
+                             the escapes that must be; empty: none. Borrowed when read. */
+    uint64_t session_seq; /* from 1; 0 without a session */
     struct span body;     /* COMMAND: the input's JSON text. CONFIGURATION: its JSON object's
                              text. NOOP: empty. Borrowed from the line when read. */
 };

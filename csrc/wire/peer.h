@@ -1,8 +1,8 @@
 /* What servers say to each other: one JSON line, and for some of them raw bytes behind it.
  *
- *   hello          {"type":"hello","protocol":1,"cluster":C,"node":N,"incarnation":I,"addr":A,
+ *   hello          {"type":"hello","protocol":2,"cluster":C,"node":N,"incarnation":I,"addr":A,
  *                   "to":N}
- *   welcome        {"type":"welcome","protocol":1,"cluster":C,"node":N,"incarnation":I}
+ *   welcome        {"type":"welcome","protocol":2,"cluster":C,"node":N,"incarnation":I}
  *   refused        {"type":"refused","reason":R,"removed":B}
  *   join           {"type":"join","cluster":C,"node":N}   take this identity
  *   vote, vote_reply, append_reply, timeout_now, snapshot_reply
@@ -11,7 +11,8 @@
  *   snapshot       ... "offset":O,"total":T,"bytes":B}    and then B bytes of the file
  *   snapshot_want  {"type":"snapshot_want","last":[T,I],"offset":O}   go on from here
  *   propose        {"type":"propose","term":T,"again":B,"count":N,"bytes":B}    and then
- *                  N lines [SEQUENCE,INPUT]; again: the sender has gone back
+ *                  N lines [SEQUENCE,INPUT] or ["SESSION",SEQ,SEQUENCE,INPUT]; again: the
+ *                  sender has gone back
  *   propose_again  {"type":"propose_again","term":T,"sequence":S}   not taken from S on: send
  *                  again later
  *   read           {"type":"read","term":T,"batch":B}
@@ -29,7 +30,7 @@
 #include "raft/raft.h"
 #include "wire/meta.h"
 
-#define PEER_PROTOCOL 1
+#define PEER_PROTOCOL 2
 #define PEER_LINE_BYTES_MAX 65536u /* a message's own line */
 
 enum peer_kind {

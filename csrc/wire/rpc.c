@@ -28,6 +28,11 @@ static void request_init(struct rpc_request *request) {
     request->method = RPC_GET_SERVER_STATE;
     request->kind = RPC_COMMAND;
     request->input = (struct span){NULL, 0};
+    request->session = (struct span){NULL, 0};
+    request->session_seq = 0;
+    request->index = false;
+    request->min_index = 0;
+    request->max_staleness_ms = UINT64_MAX;
     request->address[0] = '\0';
     request->min_election_timeout_ms = MIN_ELECTION_TIMEOUT_MS_DEFAULT;
     request->max_election_timeout_ms = MAX_ELECTION_TIMEOUT_MS_DEFAULT;

@@ -29,6 +29,10 @@ enum rpc_code {
     RPC_OVERLOADED = 110,
     RPC_UNREACHABLE = 111,
     RPC_STORAGE_FAILURE = 112,
+    RPC_SESSION_EXPIRED = 113,
+    RPC_STALE_SEQ = 114,
+    RPC_ANSWER_FORGOTTEN = 115,
+    RPC_INDEX_NOT_REACHED = 116,
 };
 const char *rpc_message(enum rpc_code code); /* the table's text */
 
@@ -58,6 +62,13 @@ struct rpc_request {
     enum rpc_method method;
     enum rpc_apply_kind kind; /* APPLY */
     struct span input;        /* APPLY: the value's text, validated, spaces outside cut */
+    struct span session;      /* APPLY, Command: as in struct entry, or empty; borrowed from the
+                                 line or from session_text */
+    uint64_t session_seq;     /* from 1; 0 without a session */
+    bool index;               /* APPLY: the answer says at which index */
+    uint64_t min_index;       /* APPLY, queries: not before this is applied; 0: at once */
+    uint64_t max_staleness_ms; /* APPLY, LocalQuery: UINT64_MAX where not asked */
+    char session_text[SESSION_TEXT_BYTES_MAX];
     char address[ADDRESS_BYTES_MAX];  /* ADD_SERVER, REMOVE_SERVER: unescaped, "host:port"
                                          checked */
     uint32_t min_election_timeout_ms; /* CREATE_CLUSTER, defaults filled in, ranges checked */

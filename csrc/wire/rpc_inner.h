@@ -14,8 +14,13 @@ enum rpc_param {
     RPC_PARAM_MIN_ELECTION_TIMEOUT_MS,
     RPC_PARAM_MAX_ELECTION_TIMEOUT_MS,
     RPC_PARAM_USER,
+    RPC_PARAM_SESSION,
+    RPC_PARAM_SEQ,
+    RPC_PARAM_INDEX,
+    RPC_PARAM_MIN_INDEX,
+    RPC_PARAM_MAX_STALENESS_MS,
 };
-#define RPC_PARAM_COUNT 6
+#define RPC_PARAM_COUNT 11
 #define RPC_POSITIONS_MAX 2 /* the most that a method takes by position */
 
 enum rpc_params_shape {

@@ -19,6 +19,11 @@ static const struct span PARAM_NAMES[RPC_PARAM_COUNT] = {
     [RPC_PARAM_MIN_ELECTION_TIMEOUT_MS] = {"min_election_timeout_ms", 23},
     [RPC_PARAM_MAX_ELECTION_TIMEOUT_MS] = {"max_election_timeout_ms", 23},
     [RPC_PARAM_USER] = {"user", 4},
+    [RPC_PARAM_SESSION] = {"session", 7},
+    [RPC_PARAM_SEQ] = {"seq", 3},
+    [RPC_PARAM_INDEX] = {"index", 5},
+    [RPC_PARAM_MIN_INDEX] = {"min_index", 9},
+    [RPC_PARAM_MAX_STALENESS_MS] = {"max_staleness_ms", 16},
 };
 
 struct method {
@@ -176,6 +181,98 @@ static void refuse(struct rpc_request *request, enum rpc_param param, const char
     rpc_refuse(request, RPC_INVALID_PARAMS, PARAM_NAMES[param].data, expected);
 }
 
+static bool read_flag(struct rpc_request *request, const struct span *named,
+                      enum rpc_param param, bool *flag) {
+    struct span value = named[param];
+    *flag = span_equal(value, SPAN("true"));
+    if (value.data != NULL && !*flag && !span_equal(value, SPAN("false"))) {
+        refuse(request, param, "true or false");
+        return false;
+    }
+    return true;
+}
+
+static bool read_number(struct rpc_request *request, const struct span *named,
+                        enum rpc_param param, uint64_t least, uint64_t *number) {
+    uint64_t value;
+    if (named[param].data == NULL || !scan_u64(named[param], NUMBER_MAX, &value) ||
+        value < least) {
+        char expected[64];
+        snprintf(expected, sizeof(expected), "an integer from %llu to %llu",
+                 (unsigned long long)least, (unsigned long long)NUMBER_MAX);
+        refuse(request, param, expected);
+        return false;
+    }
+    *number = value;
+    return true;
+}
+
+/* A name has one text however the client escaped it, since members compare the text. */
+static bool read_session_name(struct rpc_request *request, struct span raw) {
+    char plain[SESSION_TEXT_BYTES_MAX];
+    char kept[SESSION_TEXT_BYTES_MAX];
+    if (raw.data == NULL || raw.size == 0 || raw.size > sizeof(plain)) {
+        return false;
+    }
+    if (memchr(raw.data, '\\', raw.size) == NULL) {
+        request->session = raw;
+        return raw.size <= SESSION_BYTES_MAX;
+    }
+    size_t size = scanner_decode(raw, false, plain);
+    if (size > SESSION_BYTES_MAX || scanner_decode(raw, true, kept) != size ||
+        memcmp(plain, kept, size) != 0) {
+        return false; /* too long, or half a surrogate pair, which is no text */
+    }
+    struct buffer text;
+    buffer_init(&text);
+    scan_append_string(&text, (struct span){plain, size});
+    size_t inside = buffer_count(&text) - 2;
+    ASSERT(inside <= sizeof(request->session_text));
+    memcpy(request->session_text, buffer_peek(&text) + 1, inside);
+    request->session = (struct span){request->session_text, inside};
+    buffer_free(&text);
+    return true;
+}
+
+static void read_session(struct rpc_request *request, const struct span *named) {
+    if (named[RPC_PARAM_SESSION].data == NULL && named[RPC_PARAM_SEQ].data == NULL) {
+        return;
+    }
+    if (!read_session_name(request, rpc_string_text(named[RPC_PARAM_SESSION]))) {
+        char expected[64];
+        snprintf(expected, sizeof(expected), "a string of 1 to %u bytes", SESSION_BYTES_MAX);
+        refuse(request, RPC_PARAM_SESSION, expected);
+        return;
+    }
+    read_number(request, named, RPC_PARAM_SEQ, 1, &request->session_seq);
+}
+
+static void read_bounds(struct rpc_request *request, const struct span *named) {
+    if (named[RPC_PARAM_MIN_INDEX].data != NULL &&
+        !read_number(request, named, RPC_PARAM_MIN_INDEX, 0, &request->min_index)) {
+        return;
+    }
+    if (named[RPC_PARAM_MAX_STALENESS_MS].data != NULL) {
+        read_number(request, named, RPC_PARAM_MAX_STALENESS_MS, 0, &request->max_staleness_ms);
+    }
+}
+
+/* What belongs to another kind is refused: it would be ignored, and the client misled. */
+static bool params_fit_kind(struct rpc_request *request, const struct span *named) {
+    static const enum rpc_param COMMANDS[] = {RPC_PARAM_SESSION, RPC_PARAM_SEQ};
+    static const enum rpc_param QUERIES[] = {RPC_PARAM_MIN_INDEX, RPC_PARAM_MAX_STALENESS_MS};
+    bool command = request->kind == RPC_COMMAND;
+    for (size_t i = 0; i < 2; i++) {
+        enum rpc_param misplaced = command ? QUERIES[i] : COMMANDS[i];
+        if (named[misplaced].data != NULL) {
+            refuse(request, misplaced,
+                   command ? "it with a query only" : "it with a command only");
+            return false;
+        }
+    }
+    return true;
+}
+
 static void read_apply(struct rpc_request *request, const struct span *named) {
     static const struct span KINDS[] = {
         [RPC_COMMAND] = {"Command", 7},
@@ -197,6 +294,12 @@ static void read_apply(struct rpc_request *request, const struct span *named) {
         return;
     }
     request->input = named[RPC_PARAM_INPUT];
+    if (read_flag(request, named, RPC_PARAM_INDEX, &request->index) &&
+        params_fit_kind(request, named) && request->kind == RPC_COMMAND) {
+        read_session(request, named);
+    } else if (request->code == RPC_OK) {
+        read_bounds(request, named);
+    }
 }
 
 static void read_address(struct rpc_request *request, const struct span *named) {
@@ -248,16 +351,6 @@ static void read_timeouts(struct rpc_request *request, const struct span *named)
     }
 }
 
-static void read_user(struct rpc_request *request, const struct span *named) {
-    struct span user = named[RPC_PARAM_USER];
-    if (user.data != NULL && !span_equal(user, SPAN("true")) &&
-        !span_equal(user, SPAN("false"))) {
-        refuse(request, RPC_PARAM_USER, "true or false");
-        return;
-    }
-    request->user = span_equal(user, SPAN("true"));
-}
-
 /* Give the values by position their names. False: there are too many. */
 static bool name_positions(struct rpc_request *request, struct rpc_params *params) {
     const struct method *method = &METHODS[request->method];
@@ -292,7 +385,7 @@ void rpc_params_read(struct rpc_request *request, struct rpc_params *params) {
     case RPC_TAKE_SNAPSHOT:
         break;
     case RPC_GET_SERVER_STATE:
-        read_user(request, params->named);
+        read_flag(request, params->named, RPC_PARAM_USER, &request->user);
         break;
     }
 }

@@ -49,6 +49,14 @@ const char *rpc_message(enum rpc_code code) {
         return "Server unreachable";
     case RPC_STORAGE_FAILURE:
         return "Storage failure";
+    case RPC_SESSION_EXPIRED:
+        return "Session expired or unknown";
+    case RPC_STALE_SEQ:
+        return "Sequence number passed";
+    case RPC_ANSWER_FORGOTTEN:
+        return "Applied, but the answer is no longer kept";
+    case RPC_INDEX_NOT_REACHED:
+        return "Index not reached in time";
     }
     return "Unknown error";
 }

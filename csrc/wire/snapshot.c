@@ -8,8 +8,10 @@
 #include "wire/cursor.h"
 #include "wire/line.h"
 
+#define SESSION_HEAD "{\"session\":"
+#define STATE_HEAD "{\"state\":"
 #define CHAIN_DIGITS 8u
-#define SESSION_BYTES_MAX 64u       /* [n,n,n], with numbers of sixteen digits */
+#define TAG_BYTES_MAX 64u           /* [n,n,n], with numbers of sixteen digits */
 #define HEADER_FIXED_BYTES_MAX 512u /* the header without configuration and sessions */
 
 enum stage {
@@ -42,7 +44,7 @@ uint32_t snapshot_write_header(struct buffer *out, const struct snapshot_header 
     ASSERT(header->index <= NUMBER_MAX && header->term <= NUMBER_MAX);
     /* Room for all of it first: an append that grows may move the content to the front. */
     buffer_reserve(out, HEADER_FIXED_BYTES_MAX + header->configuration.size +
-                            header->session_count * SESSION_BYTES_MAX);
+                            header->session_count * TAG_BYTES_MAX);
     size_t line_start = out->size;
     buffer_append_text(out, "{\"snapshot\":{\"cluster\":\"");
     buffer_append_text(out, header->cluster_id);
@@ -60,12 +62,21 @@ uint32_t snapshot_write_header(struct buffer *out, const struct snapshot_header 
     return line_seal(out, line_start, 0);
 }
 
-uint32_t snapshot_write_state(struct buffer *out, struct span json, uint32_t seed) {
+static uint32_t write_value(struct buffer *out, struct span head, struct span json,
+                            uint32_t seed) {
     buffer_reserve(out, json.size + HEADER_FIXED_BYTES_MAX);
     size_t line_start = out->size;
-    buffer_append_text(out, "{\"state\":");
+    buffer_append_span(out, head);
     buffer_append_span(out, json);
     return line_seal(out, line_start, seed);
+}
+
+uint32_t snapshot_write_session(struct buffer *out, struct span json, uint32_t seed) {
+    return write_value(out, SPAN(SESSION_HEAD), json, seed);
+}
+
+uint32_t snapshot_write_state(struct buffer *out, struct span json, uint32_t seed) {
+    return write_value(out, SPAN(STATE_HEAD), json, seed);
 }
 
 void snapshot_write_end(struct buffer *out, uint64_t state_lines, uint64_t bytes_before,
@@ -215,7 +226,8 @@ static enum status check_body(struct snapshot_check *check, struct span line) {
         return STATUS_CORRUPT;
     }
     struct cursor cursor = cursor_over(body);
-    if (!cursor_text(&cursor, SPAN("{\"state\":"))) {
+    bool session = check->state_lines == 0 && cursor_text(&cursor, SPAN(SESSION_HEAD));
+    if (!session && !cursor_text(&cursor, SPAN(STATE_HEAD))) {
         return check_end(check, cursor);
     }
     struct span json = cursor_rest(&cursor);
@@ -223,6 +235,10 @@ static enum status check_body(struct snapshot_check *check, struct span line) {
         return STATUS_CORRUPT;
     }
     check->seed = crc;
+    if (session) {
+        check->session_lines++;
+        return check->session != NULL ? check->session(check->context, json) : STATUS_OK;
+    }
     check->state_lines++;
     return check->state != NULL ? check->state(check->context, json) : STATUS_OK;
 }
@@ -274,6 +290,11 @@ enum status snapshot_check_feed(struct snapshot_check *check, struct span bytes)
         }
     }
     return check->stage == STAGE_BROKEN ? STATUS_CORRUPT : STATUS_OK;
+}
+
+uint64_t snapshot_check_line(const struct snapshot_check *check) {
+    bool behind_header = check->stage != STAGE_HEADER && buffer_count(&check->header_line) > 0;
+    return check->session_lines + check->state_lines + (behind_header ? 2 : 1);
 }
 
 enum status snapshot_check_finish(struct snapshot_check *check) {

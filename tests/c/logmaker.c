@@ -47,6 +47,10 @@ void logmaker_add(struct logmaker *log, uint64_t term, size_t bytes) {
         .kind = index % 9 == 0 ? ENTRY_NOOP : ENTRY_COMMAND,
         .tag = {.node = 1, .incarnation = term, .sequence = index},
     };
+    if (entry.kind == ENTRY_COMMAND && index % 4 == 0) {
+        entry.session = SPAN("client \\\"4\\\"");
+        entry.session_seq = index;
+    }
     entry.body = entry.kind == ENTRY_NOOP ? (struct span){NULL, 0} : buffer_span(&input);
     size_t i = (size_t)(index - log->base - 1);
     buffer_clear(&log->lines[i]);
@@ -108,6 +112,8 @@ void logmaker_snapshot(struct buffer *out, const struct logmaker *log, uint64_t 
     };
     size_t start = buffer_count(out);
     uint32_t seed = snapshot_write_header(out, &header);
+    seed = snapshot_write_session(out, SPAN("[\"a\",3,1732406400001,1,0,{}]"), seed);
+    seed = snapshot_write_session(out, SPAN("[\"b\",1,1732406400002,2,109]"), seed);
     struct buffer state;
     buffer_init(&state);
     for (unsigned i = 0; i < lines; i++) {

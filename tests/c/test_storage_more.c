@@ -161,7 +161,7 @@ static void test_damaged_snapshot(void) {
     struct memfs_image *image = memfs_save();
     storetest_spoil("snapshot-00000000000000000020.jsonl", "key-3");
     CHECK(storerig_open(&rig) == STATUS_CORRUPT);
-    CHECK(strstr(rig.error.text, "snapshot-00000000000000000020.jsonl: damaged at line 5") !=
+    CHECK(strstr(rig.error.text, "snapshot-00000000000000000020.jsonl: damaged at line 7") !=
           NULL);
     /* With an older one at hand that one is used, and the log still connects. */
     memfs_load(image);

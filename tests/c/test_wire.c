@@ -15,6 +15,28 @@
 /* --- a server that only repeats what it understood -------------------------------------------
  */
 
+static void describe_options(struct buffer *result, const struct rpc_request *request) {
+    if (request->session.size > 0) {
+        CHECK(request->session.size <= SESSION_TEXT_BYTES_MAX);
+        buffer_append_text(result, ",\"");
+        buffer_append_span(result, request->session);
+        buffer_append_text(result, "\",");
+        buffer_append_u64(result, request->session_seq);
+    }
+    CHECK((request->session.size > 0) == (request->session_seq > 0));
+    if (request->index) {
+        buffer_append_text(result, ",\"index\"");
+    }
+    if (request->min_index > 0) {
+        buffer_append_text(result, ",\"from\",");
+        buffer_append_u64(result, request->min_index);
+    }
+    if (request->max_staleness_ms < UINT64_MAX) {
+        buffer_append_text(result, ",\"stale\",");
+        buffer_append_u64(result, request->max_staleness_ms);
+    }
+}
+
 static void describe(struct buffer *result, const struct rpc_request *request) {
     static const char *const KINDS[] = {"Command", "Query", "LocalQuery"};
     buffer_append_format(result, "[\"%s\"", rpc_method_name(request->method));
@@ -22,6 +44,7 @@ static void describe(struct buffer *result, const struct rpc_request *request) {
     case RPC_APPLY:
         buffer_append_format(result, ",\"%s\",", KINDS[request->kind]);
         buffer_append_span(result, request->input);
+        describe_options(result, request);
         break;
     case RPC_ADD_SERVER:
     case RPC_REMOVE_SERVER:
@@ -405,6 +428,59 @@ static void test_apply(void) {
           PARAMS("{\"expected\":\"at most 2 params by position\"}"));
 }
 
+#define COMMAND(options) CALL("Apply", "{\"kind\":\"Command\",\"input\":1," options "}")
+#define QUERY(options) CALL("Apply", "{\"kind\":\"LocalQuery\",\"input\":1," options "}")
+#define COMMANDED(options) HEAD "1,\"result\":[\"Apply\",\"Command\",1" options "]}"
+#define QUERIED(options) HEAD "1,\"result\":[\"Apply\",\"LocalQuery\",1" options "]}"
+#define SESSION_EXPECTED "a string of 1 to 128 bytes"
+#define SEQ_EXPECTED "an integer from 1 to 9007199254740991"
+#define INDEX_EXPECTED "an integer from 0 to 9007199254740991"
+#define REPEAT_16(text)                                                                        \
+    text text text text text text text text text text text text text text text text
+#define TEXT_128 REPEAT_16("12345678")
+
+static void test_apply_session(void) {
+    check(COMMAND("\"session\":\"a\",\"seq\":1"), COMMANDED(",\"a\",1"));
+    check(COMMAND("\"seq\":9007199254740991,\"session\":\"\\u0061 \\\"\\n\\/\\u00e9\""),
+          COMMANDED(",\"a \\\"\\n/\xc3\xa9\",9007199254740991"));
+    check(COMMAND("\"session\":\"\\ud83d\\ude00\",\"seq\":2"),
+          COMMANDED(",\"\xf0\x9f\x98\x80\",2"));
+    check(COMMAND("\"session\":\"\\u0000\",\"seq\":2"), COMMANDED(",\"\\u0000\",2"));
+    check(COMMAND("\"session\":\"" TEXT_128 "\",\"seq\":2"), COMMANDED(",\"" TEXT_128 "\",2"));
+    check(COMMAND("\"session\":\"" TEXT_128 "9\",\"seq\":2"),
+          PARAM("session", SESSION_EXPECTED));
+    check(COMMAND("\"session\":\"\\n" TEXT_128 "\",\"seq\":2"),
+          PARAM("session", SESSION_EXPECTED));
+    check(COMMAND("\"session\":\"" TEXT_128 TEXT_128 TEXT_128 TEXT_128 TEXT_128 TEXT_128
+                  "9\",\"seq\":2"),
+          PARAM("session", SESSION_EXPECTED));
+    check(COMMAND("\"session\":\"\",\"seq\":2"), PARAM("session", SESSION_EXPECTED));
+    check(COMMAND("\"session\":7,\"seq\":2"), PARAM("session", SESSION_EXPECTED));
+    check(COMMAND("\"seq\":2"), PARAM("session", SESSION_EXPECTED));
+    /* Half a pair is no text: two of them would be one name. */
+    check(COMMAND("\"session\":\"\\ud800\",\"seq\":2"), PARAM("session", SESSION_EXPECTED));
+    check(COMMAND("\"session\":\"a\""), PARAM("seq", SEQ_EXPECTED));
+    check(COMMAND("\"session\":\"a\",\"seq\":0"), PARAM("seq", SEQ_EXPECTED));
+    check(COMMAND("\"session\":\"a\",\"seq\":-1"), PARAM("seq", SEQ_EXPECTED));
+    check(COMMAND("\"session\":\"a\",\"seq\":1.0"), PARAM("seq", SEQ_EXPECTED));
+    check(COMMAND("\"session\":\"a\",\"seq\":9007199254740992"), PARAM("seq", SEQ_EXPECTED));
+    check(QUERY("\"session\":\"a\",\"seq\":1"), PARAM("session", "it with a command only"));
+    check(QUERY("\"seq\":1"), PARAM("seq", "it with a command only"));
+}
+
+static void test_apply_index(void) {
+    check(COMMAND("\"index\":true"), COMMANDED(",\"index\""));
+    check(COMMAND("\"index\":false"), COMMANDED(""));
+    check(COMMAND("\"index\":1"), PARAM("index", "true or false"));
+    check(QUERY("\"index\":true"), QUERIED(",\"index\""));
+    check(QUERY("\"min_index\":7,\"max_staleness_ms\":0"), QUERIED(",\"from\",7,\"stale\",0"));
+    check(QUERY("\"min_index\":0"), QUERIED(""));
+    check(QUERY("\"min_index\":\"7\""), PARAM("min_index", INDEX_EXPECTED));
+    check(QUERY("\"max_staleness_ms\":1.5"), PARAM("max_staleness_ms", INDEX_EXPECTED));
+    check(COMMAND("\"min_index\":7"), PARAM("min_index", "it with a query only"));
+    check(COMMAND("\"max_staleness_ms\":7"), PARAM("max_staleness_ms", "it with a query only"));
+}
+
 static void test_admin(void) {
     check(HEAD "1,\"method\":\"CreateCluster\"}",
           HEAD "1,\"result\":[\"CreateCluster\",300,2000]}");
@@ -576,6 +652,8 @@ int main(void) {
     test_depth();
     test_batch_limit();
     test_apply();
+    test_apply_session();
+    test_apply_index();
     test_admin();
     test_long_address();
     test_error_table();

@@ -28,6 +28,7 @@ static void check_entry_equal(const struct entry *a, const struct entry *b) {
     CHECK(a->kind == b->kind);
     CHECK(a->tag.node == b->tag.node && a->tag.incarnation == b->tag.incarnation &&
           a->tag.sequence == b->tag.sequence);
+    CHECK(span_equal(a->session, b->session) && a->session_seq == b->session_seq);
     CHECK(span_equal(a->body, b->body));
 }
 
@@ -45,12 +46,16 @@ static void test_entry_text(void) {
 
 static void test_entry_round_trip(void) {
     static const enum entry_kind kinds[] = {ENTRY_COMMAND, ENTRY_NOOP, ENTRY_CONFIGURATION};
-    for (size_t k = 0; k < 3; k++) {
+    for (size_t k = 0; k < 4; k++) {
         struct buffer line;
         buffer_init(&line);
         buffer_append_text(&line, "before it");
         buffer_consume(&line, 6); /* a buffer whose content does not begin at its start */
-        struct entry entry = sample(kinds[k]);
+        struct entry entry = sample(kinds[k % 3]);
+        if (k == 3) {
+            entry.session = SPAN("a \\\"b\\\" \\\\");
+            entry.session_seq = NUMBER_MAX;
+        }
         uint32_t crc = entry_write(&line, &entry, 0x1234);
         buffer_consume(&line, 3);
         struct entry read;
@@ -99,6 +104,23 @@ static void test_entry_forms(void) {
     check_entry_form("{\"index\":1,\"term\":1,\"time\":0,\"from\":[1,1,1],\"input\":", false);
     check_entry_form("{\"index\":1,\"term\":1,\"time\":0,\"from\":[1,1,1],\"input\":[1,\n2]",
                      false);
+    static const struct {
+        const char *session;
+        bool right;
+    } sessions[] = {
+        {"[\"a\",1]", true},   {"[\"\\\"\",1]", true}, {"[\"\",1]", false},
+        {"[\"a\",0]", false},  {"[\"a\"]", false},     {"[\"a\",1", false},
+        {"[a,1]", false},      {"[\"a\\\",1]", false}, {"[\"a\",1,2]", false},
+        {"[\"a\", 1]", false},
+    };
+    for (size_t i = 0; i < sizeof(sessions) / sizeof(sessions[0]); i++) {
+        char text[128];
+        snprintf(
+            text, sizeof(text),
+            "{\"index\":1,\"term\":1,\"time\":0,\"from\":[1,1,1],\"session\":%s,\"input\":1",
+            sessions[i].session);
+        check_entry_form(text, sessions[i].right);
+    }
     check_entry_form("{\"index\":1,\"term\":1,\"time\":0,\"configuration\":{}", true);
     check_entry_form("{\"index\":1,\"term\":1,\"time\":0,\"configuration\":[]", false);
 }
@@ -211,10 +233,15 @@ static void test_snapshot_header_round_trip(void) {
     }
 }
 
+#define SESSION_LINES 2u
+
 static void write_snapshot(struct buffer *out, unsigned lines) {
     static struct snapshot_header header;
     make_header(&header, SPAN("{\"members\":[1]}"), 2);
     uint32_t seed = snapshot_write_header(out, &header);
+    for (unsigned i = 0; i < SESSION_LINES; i++) {
+        seed = snapshot_write_session(out, SPAN("[\"a\",1,5,7,0,{}]"), seed);
+    }
     for (unsigned i = 0; i < lines; i++) {
         seed = snapshot_write_state(out, i % 2 == 0 ? SPAN("{\"a\":1}") : SPAN("[1,2]"), seed);
     }
@@ -222,8 +249,17 @@ static void write_snapshot(struct buffer *out, unsigned lines) {
 }
 
 struct counted {
+    unsigned sessions;
     unsigned states;
 };
+
+static enum status count_session(void *context, struct span json) {
+    struct counted *counted = context;
+    CHECK(counted->states == 0);
+    CHECK(span_equal(json, SPAN("[\"a\",1,5,7,0,{}]")));
+    counted->sessions++;
+    return STATUS_OK;
+}
 
 static enum status count_state(void *context, struct span json) {
     struct counted *counted = context;
@@ -238,6 +274,7 @@ static bool check_snapshot(struct span file, size_t piece, unsigned *states) {
     snapshot_check_init(&check);
     struct counted counted = {0};
     check.context = &counted;
+    check.session = count_session;
     check.state = count_state;
     enum status status = STATUS_OK;
     while (file.size > 0 && status == STATUS_OK) {
@@ -248,6 +285,7 @@ static bool check_snapshot(struct span file, size_t piece, unsigned *states) {
     if (status == STATUS_OK) {
         status = snapshot_check_finish(&check);
     }
+    CHECK(status != STATUS_OK || counted.sessions == SESSION_LINES);
     snapshot_check_clear(&check);
     *states = counted.states;
     return status == STATUS_OK;
@@ -275,21 +313,23 @@ static void test_snapshot_lines_moved(void) {
     struct buffer file;
     buffer_init(&file);
     write_snapshot(&file, 3);
-    struct span lines[5];
+    struct span lines[5 + SESSION_LINES];
     struct span rest = buffer_span(&file);
-    for (int i = 0; i < 5; i++) {
+    for (unsigned i = 0; i < 5 + SESSION_LINES; i++) {
         const char *lf = memchr(rest.data, '\n', rest.size);
         lines[i] = (struct span){rest.data, (size_t)(lf - rest.data) + 1};
         rest = (struct span){lf + 1, rest.size - lines[i].size};
     }
-    static const int orders[][6] = {
-        {0, 1, 2, 3, 4, -1}, {0, 1, 2, 4, -1, -1}, {0, 2, 3, 4, -1, -1},   {0, 1, 1, 2, 3, 4},
-        {0, 3, 2, 1, 4, -1}, {1, 2, 3, 4, -1, -1}, {0, 4, -1, -1, -1, -1},
+    static const int orders[][8] = {
+        {0, 1, 2, 3, 4, 5, 6, -1},  {0, 1, 2, 3, 4, 6, -1, -1}, {0, 1, 2, 4, 5, 6, -1, -1},
+        {0, 1, 2, 3, 3, 4, 5, 6},   {0, 1, 2, 5, 4, 3, 6, -1},  {1, 2, 3, 4, 5, 6, -1, -1},
+        {0, 6, -1, -1, -1, -1, -1}, {0, 1, 3, 4, 5, 6, -1, -1}, {0, 2, 1, 3, 4, 5, 6, -1},
+        {0, 3, 1, 2, 4, 5, 6, -1},
     };
     for (size_t o = 0; o < sizeof(orders) / sizeof(orders[0]); o++) {
         struct buffer mixed;
         buffer_init(&mixed);
-        for (int i = 0; i < 6 && orders[o][i] >= 0; i++) {
+        for (int i = 0; i < 8 && orders[o][i] >= 0; i++) {
             buffer_append_span(&mixed, lines[orders[o][i]]);
         }
         unsigned states;
