@@ -43,7 +43,9 @@
 #endif
 
 /* --- a member's queues --- */
+#ifndef PENDING_COMMANDS_MAX
 #define PENDING_COMMANDS_MAX 131072u /* commands of one server that wait for their answer */
+#endif
 #define PENDING_BYTES_MAX (256ull * 1024 * 1024) /* their text, together */
 #define PENDING_READS_MAX 131072u                /* queries of all kinds that wait */
 #define PENDING_READ_BYTES_MAX (64ull * 1024 * 1024)
@@ -52,23 +54,41 @@
 #define ANSWERS_IN_FLIGHT_BYTES_MAX (64ull * 1024 * 1024) /* expected, of one connection */
 #define IN_FLIGHT_PER_CLIENT_MAX                                                               \
     4096u /* requests of one connection that wait: then it is not read */
+#ifndef CLIENT_OUT_BYTES_MAX
 #define CLIENT_OUT_BYTES_MAX (4u * 1024 * 1024) /* unread answers: then it is not read */
+#endif
 #define BAD_LINES_MAX 1000u /* in a row on one connection: then it is closed */
+#ifndef PEER_OUT_BYTES_MAX
 #define PEER_OUT_BYTES_MAX (8u * 1024 * 1024) /* unsent to a peer: then only heartbeats */
+#endif
+#ifndef APPEND_BYTES_MAX
 #define APPEND_BYTES_MAX (1024u * 1024)  /* entry lines in one message (at least one line) */
+#endif
+#ifndef PROPOSE_BYTES_MAX
 #define PROPOSE_BYTES_MAX (1024u * 1024) /* forwarded commands in one message */
+#endif
 #define PEER_PAYLOAD_BYTES_MAX (8u * 1024 * 1024) /* bytes that may follow a message's line */
+#ifndef SNAPSHOT_CHUNK_BYTES
 #define SNAPSHOT_CHUNK_BYTES (256u * 1024)
+#endif
+#ifndef ENTRY_CACHE_BYTES_MAX
 #define ENTRY_CACHE_BYTES_MAX (64ull * 1024 * 1024) /* recent lines in memory, when durable */
-#define UNWRITTEN_BYTES_MAX (512ull * 1024 * 1024)  /* of entries that wait for a slow disk */
+#endif
+#define UNWRITTEN_BYTES_MAX (512ull * 1024 * 1024)    /* of entries that wait for a slow disk */
+#ifndef ENTRY_BLOCK_BYTES
 #define ENTRY_BLOCK_BYTES (256u * 1024)
+#endif
+#ifndef APPLY_BATCH_ITEMS_MAX
 #define APPLY_BATCH_ITEMS_MAX 8192u /* handed to the machine at once */
+#endif
 #define APPLY_BATCH_BYTES_MAX (4u * 1024 * 1024)
 #define APPLY_BATCHES_MAX 2u /* with the apply thread: one running, one waiting */
 #define DISK_BATCH_BYTES_MAX (16u * 1024 * 1024) /* written and synced at once */
+#ifndef COMPACT_KEEP_ENTRIES
 #define COMPACT_KEEP_ENTRIES                                                                   \
     10000u /* kept behind a snapshot for followers that lag a little                           \
             */
+#endif
 #define SNAPSHOT_LOG_BYTES_DEFAULT (64ull * 1024 * 1024)
 
 /* --- a member's deadlines, milliseconds --- */

@@ -1,0 +1,410 @@
+/* What must hold of commands, queries and their answers; see nodesim.h.
+ *
+ * The machines' hashes tell one order of commands from every other, numbers of commands are
+ * unique, and each answer names the index that it is of: so "applied once, in one order,
+ * everywhere", "answered once" and linearizability are checked exactly and cheaply.
+ *
+ * An index is *complete* once a client holds an answer of it: what is sent after that must see
+ * it (Herlihy and Wing's order in real time, over the one order that the log gives). */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "nodesim.h"
+#include "wire/peer.h"
+
+#define DEADLINE_SLACK_MS 1000u /* housekeeping, and the turn that follows it */
+
+typedef unsigned long long number;
+
+struct deed {          /* what entry i did; the same on every member */
+    uint64_t hash;     /* of the machine after it; 0: no command took effect there */
+    struct cell after; /* its key's cell after it */
+    uint32_t key;
+};
+
+struct history {
+    struct deed *deeds; /* by index */
+    uint64_t capacity;
+    uint64_t last;                    /* index of the last deed */
+    uint64_t first_open;              /* id: all before it are resolved */
+    uint64_t answered[SERVERS_MAX];   /* index of the latest answer of this life */
+    uint64_t answered_in[SERVERS_MAX]; /* which life */
+};
+
+struct history *history_new(void) {
+    struct history *history = calloc(1, sizeof(*history));
+    ASSERT(history != NULL);
+    history->first_open = 1;
+    return history;
+}
+
+void history_free(struct history *history) {
+    free(history->deeds);
+    free(history);
+}
+
+/* --- the machines ------------------------------------------------------------------------ */
+static struct deed *deed_at(struct history *history, uint64_t index) {
+    if (index >= history->capacity) {
+        uint64_t capacity = index * 2 + 256;
+        history->deeds = realloc(history->deeds, capacity * sizeof(*history->deeds));
+        ASSERT(history->deeds != NULL);
+        memset(history->deeds + history->capacity, 0,
+               (capacity - history->capacity) * sizeof(*history->deeds));
+        history->capacity = capacity;
+    }
+    return &history->deeds[index];
+}
+
+static void note_first(struct world *world, const struct server *server, uint64_t index,
+                       const struct effect *effect) {
+    struct request *request = clients_find(world, effect->value);
+    if (request == NULL || request->kind != REQUEST_COMMAND ||
+        request->stage == STAGE_SENT) {
+        world_fail(world, "s%u applies at %llu what nobody asked for", server->number + 1,
+                   (number)index);
+        return;
+    }
+    if (request->applied != 0) {
+        world_fail(world, "#%llu takes effect at %llu and again at %llu", (number)request->id,
+                   (number)request->applied, (number)index);
+    }
+    if (request->refused) {
+        world_fail(world, "#%llu was answered as not applied, and is applied at %llu",
+                   (number)request->id, (number)index);
+    }
+    request->applied = index;
+}
+
+void history_applied(struct world *world, struct server *server, const struct apply_item *item,
+                     const struct effect *effect, struct span input) {
+    struct history *history = checker_history(world);
+    struct deed *deed = deed_at(history, item->index);
+    const struct machine *machine = &server->machine;
+    (void)input;
+    if (deed->hash == 0 && item->index <= history->last) {
+        world_fail(world, "s%u applies entry %llu, which others left out or not yet have",
+                   server->number + 1, (number)item->index);
+    } else if (deed->hash == 0) {
+        *deed = (struct deed){
+            .hash = machine->hash, .after = machine->cells[effect->key], .key = effect->key};
+        history->last = item->index;
+        world_mix(world, machine->hash);
+        note_first(world, server, item->index, effect);
+    } else if (deed->hash != machine->hash) {
+        world_fail(world, "s%u: the machine differs from others' at entry %llu",
+                   server->number + 1, (number)item->index);
+    }
+}
+
+void history_restored(struct world *world, struct server *server) {
+    const struct machine *machine = &server->machine;
+    if (machine->index > 0 &&
+        deed_at(checker_history(world), machine->index)->hash != machine->hash) {
+        world_fail(world, "s%u: the restored machine differs from others' at entry %llu",
+                   server->number + 1, (number)machine->index);
+    }
+}
+
+/* The cell of a key after the last command up to `index`. */
+static struct cell cell_at(struct history *history, uint32_t key, uint64_t index) {
+    for (uint64_t i = index < history->last ? index : history->last; i > 0; i--) {
+        if (history->deeds[i].hash != 0 && history->deeds[i].key == key) {
+            return history->deeds[i].after;
+        }
+    }
+    return (struct cell){.value = 0};
+}
+
+/* --- requests given ---------------------------------------------------------------------- */
+static bool is_open(const struct request *request) {
+    return request->stage == STAGE_SENT || request->stage == STAGE_GIVEN;
+}
+
+static void skip_resolved(struct world *world) {
+    struct history *history = checker_history(world);
+    while (history->first_open <= world->request_count &&
+           !is_open(&world->requests[history->first_open - 1])) {
+        history->first_open++;
+    }
+}
+
+void history_given(struct world *world, struct server *server, const struct pipe *pipe) {
+    struct history *history = checker_history(world);
+    skip_resolved(world);
+    for (uint64_t id = history->first_open; id <= world->request_count; id++) {
+        struct request *request = &world->requests[id - 1];
+        if (request->pipe == pipe->id && request->stage == STAGE_SENT &&
+            request->end_bytes <= pipe->given_bytes) {
+            bool same_life = history->answered_in[server->number] == server->life;
+            request->stage = request->quiet ? STAGE_ANSWERED : STAGE_GIVEN;
+            request->life = server->life;
+            request->given_ms = host_now_ms(world, server);
+            request->local_floor = same_life ? history->answered[server->number] : 0;
+        }
+    }
+}
+
+void history_conn_closed(struct world *world, uint64_t pipe) {
+    struct history *history = checker_history(world);
+    skip_resolved(world);
+    for (uint64_t id = history->first_open; id <= world->request_count; id++) {
+        struct request *request = &world->requests[id - 1];
+        if (request->pipe == pipe && is_open(request)) {
+            request->stage = STAGE_CLOSED;
+        }
+    }
+}
+
+/* --- answers ----------------------------------------------------------------------------- */
+struct answer {
+    bool null_id;
+    uint64_t id;
+    int code; /* 0: a result */
+    bool not_applied;
+    bool applied;
+    bool has_cell;
+    uint64_t at;
+    uint32_t key;
+    struct cell cell;
+};
+
+/* One response object, NUL-terminated. */
+static bool read_answer(const char *text, struct answer *answer) {
+    *answer = (struct answer){.null_id = false};
+    number id = 0;
+    if (strncmp(text, "{\"jsonrpc\":\"2.0\",\"id\":", 22) != 0) {
+        return false;
+    }
+    text += 22;
+    answer->null_id = strncmp(text, "null", 4) == 0;
+    if (!answer->null_id && sscanf(text, "%llu", &id) != 1) {
+        return false;
+    }
+    answer->id = id;
+    const char *error = strstr(text, ",\"error\":{\"code\":");
+    if (error != NULL) {
+        answer->not_applied = strstr(text, "\"outcome\":\"not_applied\"") != NULL;
+        answer->applied = strstr(text, "\"outcome\":\"applied\"") != NULL;
+        return sscanf(error, ",\"error\":{\"code\":%d", &answer->code) == 1;
+    }
+    const char *result = strstr(text, ",\"result\":");
+    if (result == NULL) {
+        return false;
+    }
+    number at = 0;
+    number value = 0;
+    number count = 0;
+    unsigned key = 0;
+    answer->has_cell =
+        sscanf(result, ",\"result\":{\"at\":%llu,\"key\":%u,\"value\":%llu,\"count\":%llu}",
+               &at, &key, &value, &count) == 4;
+    answer->at = at;
+    answer->key = key;
+    answer->cell = (struct cell){.value = value, .count = count};
+    return true;
+}
+
+static void check_cell(struct world *world, const struct request *request,
+                       const struct answer *answer) {
+    struct history *history = checker_history(world);
+    struct cell cell = cell_at(history, request->key, answer->at);
+    if (!answer->has_cell || answer->key != request->key || answer->at > history->last ||
+        cell.value != answer->cell.value || cell.count != answer->cell.count) {
+        world_fail(world, "#%llu: the answer is not the state at entry %llu",
+                   (number)request->id, (number)answer->at);
+    }
+}
+
+static void check_command(struct world *world, struct request *request,
+                          const struct answer *answer) {
+    bool takes_effect = answer->code == 0 || answer->applied;
+    if (takes_effect && request->applied == 0) {
+        world_fail(world, "#%llu is answered as applied, and nobody has", (number)request->id);
+    }
+    if (answer->code == 0 && request->applied != answer->at) {
+        world_fail(world, "#%llu took effect at %llu, and is answered as at %llu",
+                   (number)request->id, (number)request->applied, (number)answer->at);
+    }
+    if (answer->code != 0 && answer->not_applied) {
+        request->refused = true;
+        if (request->applied != 0) {
+            world_fail(world, "#%llu took effect at %llu, and is answered as not applied",
+                       (number)request->id, (number)request->applied);
+        }
+    }
+}
+
+/* The node has written an answer for this request. */
+static void answered(struct world *world, struct server *server, struct request *request,
+                     const struct answer *answer) {
+    struct history *history = checker_history(world);
+    request->stage = STAGE_ANSWERED;
+    world->answers++;
+    if (request->kind == REQUEST_COMMAND) {
+        check_command(world, request, answer);
+    } else if (answer->code == 0 && (request->kind == REQUEST_QUERY ||
+                                     request->kind == REQUEST_LOCAL_QUERY)) {
+        check_cell(world, request, answer);
+        if (answer->at < request->local_floor) {
+            world_fail(world, "#%llu: s%u answers of entry %llu what it answered of %llu before",
+                       (number)request->id, server->number + 1, (number)answer->at,
+                       (number)request->local_floor);
+        }
+    }
+    uint64_t at = answer->has_cell ? answer->at : 0;
+    if (history->answered_in[server->number] != server->life) {
+        history->answered_in[server->number] = server->life;
+        history->answered[server->number] = 0;
+    }
+    if (at > history->answered[server->number]) {
+        history->answered[server->number] = at;
+    }
+}
+
+static struct request *find_garbage(struct world *world, uint64_t pipe) {
+    struct history *history = checker_history(world);
+    for (uint64_t id = history->first_open; id <= world->request_count; id++) {
+        struct request *request = &world->requests[id - 1];
+        if (request->pipe == pipe && request->kind == REQUEST_GARBAGE &&
+            request->stage == STAGE_GIVEN) {
+            return request;
+        }
+    }
+    return NULL;
+}
+
+static void one_answered(struct world *world, struct server *server, uint64_t pipe,
+                         const char *text) {
+    struct answer answer;
+    if (!read_answer(text, &answer)) {
+        world_fail(world, "s%u writes what is no answer: %.80s", server->number + 1, text);
+        return;
+    }
+    struct request *request = answer.null_id ? find_garbage(world, pipe)
+                                             : clients_find(world, answer.id);
+    if (request == NULL || request->pipe != pipe || request->stage != STAGE_GIVEN) {
+        world_fail(world, "s%u answers what was not asked, or again: %.80s", server->number + 1,
+                   text);
+        return;
+    }
+    answered(world, server, request, &answer);
+    world_trace(world, "s%u answers #%llu: %.100s", server->number + 1, (number)request->id,
+                text + 22);
+}
+
+/* Each response object of a line; an array's come apart. */
+static void each_answer(struct world *world, struct span line, void *context,
+                        void (*each)(struct world *world, void *context, const char *text)) {
+    static const char HEAD[] = "{\"jsonrpc\":\"2.0\",";
+    char *copy = malloc(line.size + 1);
+    ASSERT(copy != NULL);
+    memcpy(copy, line.data, line.size);
+    copy[line.size] = 0;
+    char *at = strstr(copy, HEAD);
+    if (at == NULL || (at != copy && (at != copy + 1 || copy[0] != '['))) {
+        world_fail(world, "what is written is no answer: %.80s", copy);
+    }
+    while (at != NULL && !world->failed) {
+        char *next = strstr(at + 1, HEAD);
+        if (next != NULL) {
+            next[-1] = 0; /* the comma */
+        }
+        each(world, context, at);
+        at = next;
+    }
+    free(copy);
+}
+
+struct writer {
+    struct server *server;
+    uint64_t pipe;
+};
+
+static void each_written(struct world *world, void *context, const char *text) {
+    const struct writer *writer = context;
+    one_answered(world, writer->server, writer->pipe, text);
+}
+
+void history_answered(struct world *world, struct server *server, uint64_t pipe,
+                      struct span bytes) {
+    struct writer writer = {server, pipe};
+    while (bytes.size > 0 && !world->failed) {
+        const char *end = memchr(bytes.data, '\n', bytes.size);
+        size_t size = end != NULL ? (size_t)(end - bytes.data) : bytes.size;
+        struct span line = {bytes.data, size};
+        if (!peer_is_message(line)) { /* what a stranger is told */
+            each_answer(world, line, &writer, each_written);
+        }
+        size_t used = end != NULL ? size + 1 : size;
+        bytes = (struct span){bytes.data + used, bytes.size - used};
+    }
+}
+
+/* --- what clients make of it ------------------------------------------------------------- */
+static void each_heard(struct world *world, void *context, const char *text) {
+    (void)context;
+    struct answer answer;
+    struct request *request =
+        read_answer(text, &answer) && !answer.null_id ? clients_find(world, answer.id) : NULL;
+    if (answer.null_id) {
+        return;
+    }
+    if (request == NULL || request->stage != STAGE_ANSWERED) {
+        world_fail(world, "a client hears what was not answered: %.80s", text);
+        return;
+    }
+    request->stage = STAGE_HEARD;
+    request->succeeded = answer.code == 0;
+    uint64_t at = 0;
+    if (request->kind == REQUEST_COMMAND && (answer.code == 0 || answer.applied)) {
+        at = request->applied;
+        if (at <= request->floor) {
+            world_fail(world, "#%llu takes effect at %llu, before what was complete (%llu)",
+                       (number)request->id, (number)at, (number)request->floor);
+        }
+    } else if (request->kind == REQUEST_QUERY && answer.code == 0) {
+        at = answer.at;
+        if (at < request->floor) {
+            world_fail(world, "query #%llu sees entry %llu, but %llu was complete before it",
+                       (number)request->id, (number)at, (number)request->floor);
+        }
+    }
+    world->floor = at > world->floor ? at : world->floor;
+}
+
+void history_heard(struct world *world, struct span line) {
+    each_answer(world, line, NULL, each_heard);
+}
+
+/* --- time -------------------------------------------------------------------------------- */
+void history_deadlines(struct world *world) {
+    struct history *history = checker_history(world);
+    skip_resolved(world);
+    for (uint64_t id = history->first_open; id <= world->request_count; id++) {
+        const struct request *request = &world->requests[id - 1];
+        const struct server *server = &world->servers[request->server];
+        bool waits = request->stage == STAGE_GIVEN && server->up &&
+                     server->life == request->life &&
+                     server->paused_until_us + 1000000 <= world->now_us;
+        if (waits && host_now_ms(world, server) >
+                         request->given_ms + world->request_timeout_ms + DEADLINE_SLACK_MS) {
+            world_fail(world, "#%llu: s%u has not answered in time", (number)id,
+                       server->number + 1);
+            return;
+        }
+    }
+}
+
+bool history_all_resolved(struct world *world) {
+    struct history *history = checker_history(world);
+    skip_resolved(world);
+    for (uint64_t id = history->first_open; id <= world->request_count; id++) {
+        const struct request *request = &world->requests[id - 1];
+        if (is_open(request) && streams_find(world, request->pipe) != NULL) {
+            return false;
+        }
+    }
+    return true;
+}
