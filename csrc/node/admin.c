@@ -38,6 +38,22 @@ static void unlink_admin(struct node *node, struct admin *admin) {
 }
 
 /* --- answering --- */
+/* Numbers between servers have no sign. JSON-RPC's own codes are negative, and further from
+ * zero than any of ours. */
+#define RESERVED_CODES_FROM 32000u
+#define RESERVED_CODES_TO 32768u
+
+static uint64_t code_to_wire(enum rpc_code code) {
+    return code < 0 ? (uint64_t) - (int64_t)code : (uint64_t)code;
+}
+
+static enum rpc_code code_from_wire(uint64_t code) {
+    if (code > RESERVED_CODES_TO) {
+        return RPC_INTERNAL_ERROR;
+    }
+    return (enum rpc_code)(code >= RESERVED_CODES_FROM ? -(int)code : (int)code);
+}
+
 static void reply_to_peer(struct node *node, struct admin *admin, enum rpc_code code,
                           struct span body) {
     struct peer *peer = peers_find_ready(node, admin->origin);
@@ -45,7 +61,7 @@ static void reply_to_peer(struct node *node, struct admin *admin, enum rpc_code 
         conn_send_message(node, peer->out,
                           &(struct peer_message){.kind = PEER_ADMIN_REPLY,
                                                  .batch = admin->batch,
-                                                 .code = (uint64_t)code,
+                                                 .code = code_to_wire(code),
                                                  .body = body});
     }
 }
@@ -199,7 +215,7 @@ void admin_receive_reply(struct node *node, struct peer *peer,
             admin->stage = ADMIN_WAITING;
             admin->step_deadline_ms = node->now_ms + REDIAL_MS_LEAST;
         } else {
-            finish(node, admin, (enum rpc_code)message->code, message->body);
+            finish(node, admin, code_from_wire(message->code), message->body);
         }
         return;
     }

@@ -18,7 +18,7 @@
  *   read           {"type":"read","term":T,"batch":B}
  *   read_reply     {"type":"read_reply","term":T,"batch":B,"index":I}
  *   admin          {"type":"admin","batch":B,"method":M,"addr":A,"again":B}
- *   admin_reply    {"type":"admin_reply","batch":B,"code":C,"body":JSON}
+ *   admin_reply    {"type":"admin_reply","batch":B,"code":C,"body":JSON}   C without its sign
  *
  * The sender is known from the connection's hello; nothing in a message can claim another. All
  * numbers are bounded by NUMBER_MAX. A line that does not fit this page is refused whole. */
