@@ -294,6 +294,9 @@ static void propose_add(struct node *node, struct admin *admin) {
     enum raft_result result = execute_step(node, &event, &outcome);
     if (result == RAFT_OK) {
         admin->node_id = id;
+        struct peer *peer = peers_find(node, id);
+        ASSERT(peer != NULL); /* the step has brought the configuration into force */
+        peer->added_term = node->state.term;
         start_catching_up(node, admin);
     } else if (result != RAFT_BUSY && result != RAFT_NOT_LEADER && result != RAFT_OVERLOADED) {
         refuse(node, admin, RPC_UNREACHABLE, "not_applied", "the cluster cannot take it");

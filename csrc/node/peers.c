@@ -216,17 +216,25 @@ void peers_closed(struct node *node, struct node_conn *conn) {
     }
 }
 
-/* A server without an identity where a member should be: a learner that is new takes it now; a
- * voter's directory is gone, and it comes back through the learner's door (M13). */
+/* Whether this id was never lived under: a learner that we have added ourselves, in this term,
+ * and that has not said hello or welcome as such. What an earlier leader added may have voted,
+ * acknowledged entries, even have been promoted, and have lost its directory since. */
+static bool is_untouched(const struct node *node, const struct peer *peer,
+                         const struct raft_member *member) {
+    return !member->voter && !member->voter_before && peer->incarnation == 0 &&
+           peer->added_term == node->state.term;
+}
+
+/* A server without an identity where a member should be: a learner that is new takes it now;
+ * anybody else's directory is gone, and it comes back through the learner's door, under a new
+ * id (M13). */
 static void meet_blank(struct node *node, struct peer *peer) {
     const struct cluster *cluster = members_peek(node);
     const struct raft_member *member =
         cluster == NULL ? NULL : raft_configuration_find(&cluster->raft, peer->id);
-    struct raft_peer_state progress;
     bool leading = node->state.role == RAFT_LEADER && member != NULL &&
-                   node->state.commit_index >= members_index(node) &&
-                   raft_peek_peer(node->raft, peer->id, &progress);
-    if (leading && !member->voter && !member->voter_before && progress.match == 0) {
+                   node->state.commit_index >= members_index(node);
+    if (leading && is_untouched(node, peer, member)) {
         struct peer_message join = {.kind = PEER_JOIN, .node = peer->id};
         memcpy(join.cluster_id, node->meta.cluster_id, sizeof(join.cluster_id));
         conn_send_message(node, peer->out, &join);
