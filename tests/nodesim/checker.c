@@ -112,8 +112,7 @@ static void keep_lines(struct durable *durable, const struct job *job) {
         uint64_t i = index - job->first;
         size_t from = job->offsets[i];
         size_t to = i + 1 < job->offset_count ? job->offsets[i + 1] : buffer_count(&job->data);
-        keep_line(durable, index,
-                  (struct span){buffer_peek(&job->data) + from, to - from});
+        keep_line(durable, index, (struct span){buffer_peek(&job->data) + from, to - from});
     }
 }
 
@@ -187,7 +186,8 @@ static void check_recovered(struct world *world, const struct server *server,
     }
     for (uint64_t i = snapshot + 1; i <= durable->last; i++) {
         struct span line = entries_peek(&node->entries, i);
-        if (durable->hashes[i] != 0 && (line.size == 0 || hash_of(line) != durable->hashes[i])) {
+        if (durable->hashes[i] != 0 &&
+            (line.size == 0 || hash_of(line) != durable->hashes[i])) {
             world_fail(world, "s%u comes back without entry %llu, which was durable",
                        server->number + 1, (number)i);
             return;
@@ -221,9 +221,9 @@ void checker_started(struct world *world, struct server *server, bool quarantine
         world_fail(world, "s%u was wiped and is member %llu again", server->number + 1,
                    (number)id);
     }
-    if (durable->known && (meta->term < durable->term ||
-                           (meta->term == durable->term && durable->vote != 0 &&
-                            meta->voted_for != durable->vote))) {
+    if (durable->known &&
+        (meta->term < durable->term || (meta->term == durable->term && durable->vote != 0 &&
+                                        meta->voted_for != durable->vote))) {
         world_fail(world, "s%u comes back with term %llu, vote %llu, not %llu, %llu",
                    server->number + 1, (number)meta->term, (number)meta->voted_for,
                    (number)durable->term, (number)durable->vote);
@@ -366,8 +366,8 @@ static void check_promise(struct world *world, const struct server *server,
     uint64_t last = durable->last > durable->snapshot ? durable->last : durable->snapshot;
     const struct raft_message *raft = &message->raft;
     bool votes = message->kind == PEER_VOTE_REPLY && raft->granted && !raft->pre;
-    if (votes && (durable->term < raft->term ||
-                  (durable->term == raft->term && durable->vote == 0))) {
+    if (votes &&
+        (durable->term < raft->term || (durable->term == raft->term && durable->vote == 0))) {
         world_fail(world, "s%u grants its vote in term %llu before it is durable",
                    server->number + 1, (number)raft->term);
     }
@@ -414,7 +414,12 @@ void checker_backlog(struct world *world, struct server *server, struct node_con
 
 /* --- what was lost, and what is owed ----------------------------------------------------- */
 void checker_wiped(struct world *world, uint64_t id) {
-    durable_of(world, id)->lost = true;
+    struct durable *durable = durable_of(world, id);
+    if (durable->term == 0 && durable->last == 0) {
+        durable->known = false; /* it has promised nothing yet: it may get this id again */
+    } else {
+        durable->lost = true;
+    }
 }
 
 static bool set_survives(struct world *world, const struct raft_configuration *configuration,

@@ -100,8 +100,9 @@ static void write_apply(struct world *world, struct buffer *line,
                        : request->kind == REQUEST_QUERY ? "Query"
                                                         : "LocalQuery";
     bool named = world_chance(world, 800000);
-    buffer_append_format(line, named ? "\"Apply\",\"params\":{\"kind\":\"%s\",\"input\":"
-                                     : "\"Apply\",\"params\":[\"%s\",",
+    buffer_append_format(line,
+                         named ? "\"Apply\",\"params\":{\"kind\":\"%s\",\"input\":"
+                               : "\"Apply\",\"params\":[\"%s\",",
                          kind);
     if (request->kind == REQUEST_COMMAND) {
         write_input(world, line, request);
@@ -139,8 +140,7 @@ static void send_line(struct world *world, struct client *client, struct buffer 
     for (uint64_t id = first_id; id <= world->request_count; id++) {
         world->requests[id - 1].end_bytes = pipe->sent_bytes;
     }
-    world_trace(world, "c%u to s%u: %.*s", client->number + 1,
-                pipe->ends[1].server->number + 1,
+    world_trace(world, "c%u to s%u: %.*s", client->number + 1, pipe->ends[1].server->number + 1,
                 (int)(buffer_count(line) < 150 ? buffer_count(line) - 1 : 150),
                 buffer_peek(line));
     streams_write(world, &pipe->ends[0], buffer_span(line));
@@ -177,9 +177,12 @@ static void send_batch(struct world *world, struct client *client) {
 
 static void send_garbage(struct world *world, struct client *client) {
     static const char *const lines[] = {
-        "nonsense",         "{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"Apply\"}",
-        "[]",               "{\"jsonrpc\":\"2.0\",\"method\":7,\"id\":null}",
-        "{\"a\":\"\xff\"}", "[[[[[[[[",
+        "nonsense",
+        "{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"Apply\"}",
+        "[]",
+        "{\"jsonrpc\":\"2.0\",\"method\":7,\"id\":null}",
+        "{\"a\":\"\xff\"}",
+        "[[[[[[[[",
     };
     struct buffer line;
     buffer_init(&line);

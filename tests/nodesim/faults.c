@@ -138,13 +138,12 @@ static void disturb_network(struct world *world) {
 
 /* --- servers ----------------------------------------------------------------------------- */
 static void start_later(struct world *world, const struct server *server) {
-    world_plan(world,
-               &(struct happening){
-                   .at_us = world->now_us +
-                            world_between(world, 1, world->rates.restart_ms_max) * 1000,
-                   .kind = HAPPEN_START,
-                   .a = server->number,
-                   .life = server->life});
+    world_plan(world, &(struct happening){
+                          .at_us = world->now_us +
+                                   world_between(world, 1, world->rates.restart_ms_max) * 1000,
+                          .kind = HAPPEN_START,
+                          .a = server->number,
+                          .life = server->life});
 }
 
 static void crash(struct world *world, struct server *server) {
@@ -184,8 +183,7 @@ static void fill_or_empty(struct world *world, struct server *server) {
 
 static void disturb_server(struct world *world, struct server *server) {
     const struct rates *rates = &world->rates;
-    if (world_chance(world, rates->full) ||
-        (server->full && world_chance(world, 20000))) {
+    if (world_chance(world, rates->full) || (server->full && world_chance(world, 20000))) {
         fill_or_empty(world, server);
     }
     if (world_chance(world, rates->stall)) {
@@ -221,8 +219,7 @@ void faults_round(struct world *world) {
         }
     }
     disturb_network(world);
-    struct server *server =
-        &world->servers[world_between(world, 0, world->server_count - 1)];
+    struct server *server = &world->servers[world_between(world, 0, world->server_count - 1)];
     if (host_runs(world, server)) {
         disturb_server(world, server);
     }
@@ -294,8 +291,9 @@ bool faults_converged(struct world *world) {
     }
     const struct server *leader = find_leader(world);
     if (leader == NULL) {
-        return !history_all_resolved(world) ? false : find_member(world, 1) == NULL &&
-                                                          world->floor == 0;
+        return !history_all_resolved(world)
+                   ? false
+                   : find_member(world, 1) == NULL && world->floor == 0;
     }
     const struct raft_configuration *configuration =
         raft_peek_configuration(leader->node->raft);

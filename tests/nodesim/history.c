@@ -26,9 +26,9 @@ struct deed {          /* what entry i did; the same on every member */
 struct history {
     struct deed *deeds; /* by index */
     uint64_t capacity;
-    uint64_t last;                    /* index of the last deed */
-    uint64_t first_open;              /* id: all before it are resolved */
-    uint64_t answered[SERVERS_MAX];   /* index of the latest answer of this life */
+    uint64_t last;                     /* index of the last deed */
+    uint64_t first_open;               /* id: all before it are resolved */
+    uint64_t answered[SERVERS_MAX];    /* index of the latest answer of this life */
     uint64_t answered_in[SERVERS_MAX]; /* which life */
 };
 
@@ -60,8 +60,7 @@ static struct deed *deed_at(struct history *history, uint64_t index) {
 static void note_first(struct world *world, const struct server *server, uint64_t index,
                        const struct effect *effect) {
     struct request *request = clients_find(world, effect->value);
-    if (request == NULL || request->kind != REQUEST_COMMAND ||
-        request->stage == STAGE_SENT) {
+    if (request == NULL || request->kind != REQUEST_COMMAND || request->stage == STAGE_SENT) {
         world_fail(world, "s%u applies at %llu what nobody asked for", server->number + 1,
                    (number)index);
         return;
@@ -244,11 +243,12 @@ static void answered(struct world *world, struct server *server, struct request 
     world->answers++;
     if (request->kind == REQUEST_COMMAND) {
         check_command(world, request, answer);
-    } else if (answer->code == 0 && (request->kind == REQUEST_QUERY ||
-                                     request->kind == REQUEST_LOCAL_QUERY)) {
+    } else if (answer->code == 0 &&
+               (request->kind == REQUEST_QUERY || request->kind == REQUEST_LOCAL_QUERY)) {
         check_cell(world, request, answer);
         if (answer->at < request->local_floor) {
-            world_fail(world, "#%llu: s%u answers of entry %llu what it answered of %llu before",
+            world_fail(world,
+                       "#%llu: s%u answers of entry %llu what it answered of %llu before",
                        (number)request->id, server->number + 1, (number)answer->at,
                        (number)request->local_floor);
         }
@@ -282,8 +282,8 @@ static void one_answered(struct world *world, struct server *server, uint64_t pi
         world_fail(world, "s%u writes what is no answer: %.80s", server->number + 1, text);
         return;
     }
-    struct request *request = answer.null_id ? find_garbage(world, pipe)
-                                             : clients_find(world, answer.id);
+    struct request *request =
+        answer.null_id ? find_garbage(world, pipe) : clients_find(world, answer.id);
     if (request == NULL || request->pipe != pipe || request->stage != STAGE_GIVEN) {
         world_fail(world, "s%u answers what was not asked, or again: %.80s", server->number + 1,
                    text);

@@ -66,8 +66,8 @@ static void push_job(struct world *world, struct server *server, struct job *job
 }
 
 static const char *job_name(enum job_kind kind) {
-    static const char *const names[] = {"write",   "read",    "snapshot take", "receive",
-                                        "install", "chunk",   "load",          "clear"};
+    static const char *const names[] = {"write",   "read",  "snapshot take", "receive",
+                                        "install", "chunk", "load",          "clear"};
     return names[kind];
 }
 
@@ -297,8 +297,7 @@ void host_start(struct world *world, struct server *server) {
     world_trace(world, "s%u starts: member %llu, life %llu, term %llu, log to %llu%s%s",
                 server->number + 1, (unsigned long long)recovery.meta.node_id,
                 (unsigned long long)recovery.meta.incarnation,
-                (unsigned long long)recovery.meta.term,
-                (unsigned long long)recovery.last_index,
+                (unsigned long long)recovery.meta.term, (unsigned long long)recovery.last_index,
                 recovery.note[0] != '\0' ? ": " : "", recovery.note);
     checker_started(world, server, recovery.quarantined);
     host_wake(world, server);

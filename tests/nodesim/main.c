@@ -21,7 +21,7 @@
 
 typedef unsigned long long number;
 
-struct totals { /* shared with the child */
+struct totals {  /* shared with the child */
     number seed; /* that is running */
     number seeds;
     number failures;
@@ -128,8 +128,8 @@ static int run_range(const struct wish *wish, time_t end, struct totals *totals)
 }
 
 static int run_all(struct wish wish) {
-    struct totals *totals = mmap(NULL, sizeof(*totals), PROT_READ | PROT_WRITE,
-                                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct totals *totals =
+        mmap(NULL, sizeof(*totals), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     ASSERT(totals != MAP_FAILED);
     time_t end = time(NULL) + (time_t)wish.seconds;
     number found = 0;

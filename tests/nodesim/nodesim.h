@@ -104,7 +104,7 @@ struct pipe {
     uint64_t since_us;
     uint64_t sent_bytes;  /* by the dialler, when it is a client */
     uint64_t given_bytes; /* of them, to the node */
-    struct end ends[2]; /* the dialler, the dialled */
+    struct end ends[2];   /* the dialler, the dialled */
 };
 
 /* --- servers (host.c) -------------------------------------------------------------------- */
@@ -173,7 +173,7 @@ struct request {
 struct client {
     uint32_t number;
     struct pipe *pipe; /* NULL: not connected */
-    bool deaf; /* never reads */
+    bool deaf;         /* never reads */
     struct buffer in;
 };
 
@@ -206,13 +206,13 @@ struct rates {
     uint32_t cut;
     uint32_t heal;
     uint32_t flap;
-    uint32_t reset; /* of a connection */
+    uint32_t reset;     /* of a connection */
     uint32_t half_open; /* per million crashes and resets: nobody is told */
     uint32_t crash;
     uint32_t stop; /* gracefully */
     uint32_t restart_ms_max;
-    uint32_t power;    /* per million crashes: the power goes, not only the process */
-    uint32_t mid_job;  /* per million crashes: in the middle of a disk job */
+    uint32_t power;   /* per million crashes: the power goes, not only the process */
+    uint32_t mid_job; /* per million crashes: in the middle of a disk job */
     uint32_t io_error;
     uint32_t pause;
     uint32_t wipe;
@@ -275,7 +275,7 @@ struct world {
     struct request *requests; /* by id - 1 */
     uint64_t request_count;
     uint64_t request_capacity;
-    uint64_t floor; /* the latest index that some client knows to be complete */
+    uint64_t floor;        /* the latest index that some client knows to be complete */
     uint64_t first_marker; /* peace: ids of the requests that must succeed; 0: none yet */
     uint64_t last_marker;
     uint64_t answers;

@@ -63,19 +63,16 @@ struct pipe *streams_dial(struct world *world, struct server *from, struct clien
     struct pipe *pipe = calloc(1, sizeof(*pipe));
     ASSERT(pipe != NULL);
     *pipe = (struct pipe){.id = world->next_pipe++, .slot = slot, .since_us = world->now_us};
-    pipe->ends[0] = (struct end){.pipe = pipe,
-                                 .server = from,
-                                 .client = client,
-                                 .conn = conn,
-                                 .attached = true};
+    pipe->ends[0] = (struct end){
+        .pipe = pipe, .server = from, .client = client, .conn = conn, .attached = true};
     pipe->ends[1] = (struct end){.pipe = pipe, .side = 1, .server = &world->servers[to]};
     world->pipes[slot] = pipe;
     world_plan(world,
-               &(struct happening){
-                   .at_us = world->now_us + world_between(world, 50, world->rates.delay_us_max),
-                   .kind = HAPPEN_CONNECT,
-                   .a = slot,
-                   .life = pipe->id});
+               &(struct happening){.at_us = world->now_us +
+                                            world_between(world, 50, world->rates.delay_us_max),
+                                   .kind = HAPPEN_CONNECT,
+                                   .a = slot,
+                                   .life = pipe->id});
     return pipe;
 }
 
@@ -245,9 +242,8 @@ void streams_deliver(struct world *world, uint32_t slot, uint64_t id, uint32_t s
     if (size > 0) {
         size_t part = size < READ_BYTES_MAX ? size : READ_BYTES_MAX;
         if (world_chance(world, world->rates.split)) {
-            part = (size_t)world_between(world, 1, part < 200 || world_chance(world, 500000)
-                                                       ? part
-                                                       : 200);
+            part = (size_t)world_between(
+                world, 1, part < 200 || world_chance(world, 500000) ? part : 200);
         }
         char *copy = malloc(part);
         ASSERT(copy != NULL);

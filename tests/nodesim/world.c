@@ -200,6 +200,7 @@ void world_run(struct world *world) {
             return;
         }
     }
+    world->stuck = world->stuck || !checker_survives(world, 0);
     if (!world->failed && world->stuck) {
         world_trace(world, "too many voters lost their directories: no convergence is owed");
         return;
