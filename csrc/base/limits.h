@@ -62,7 +62,7 @@
 #define PEER_OUT_BYTES_MAX (8u * 1024 * 1024) /* unsent to a peer: then only heartbeats */
 #endif
 #ifndef APPEND_BYTES_MAX
-#define APPEND_BYTES_MAX (1024u * 1024)  /* entry lines in one message (at least one line) */
+#define APPEND_BYTES_MAX (1024u * 1024) /* entry lines in one message (at least one line) */
 #endif
 #ifndef PROPOSE_BYTES_MAX
 #define PROPOSE_BYTES_MAX (1024u * 1024) /* forwarded commands in one message */
@@ -74,7 +74,7 @@
 #ifndef ENTRY_CACHE_BYTES_MAX
 #define ENTRY_CACHE_BYTES_MAX (64ull * 1024 * 1024) /* recent lines in memory, when durable */
 #endif
-#define UNWRITTEN_BYTES_MAX (512ull * 1024 * 1024)    /* of entries that wait for a slow disk */
+#define UNWRITTEN_BYTES_MAX (512ull * 1024 * 1024) /* of entries that wait for a slow disk */
 #ifndef ENTRY_BLOCK_BYTES
 #define ENTRY_BLOCK_BYTES (256u * 1024)
 #endif
