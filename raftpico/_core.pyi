@@ -42,6 +42,7 @@ class Server:
         sync: bool = True,
         segment_bytes: int = 0,
         snapshot_log_bytes: int = 0,
+        snapshot_timeout_ms: int = 0,
         seed: int = 0,
         request_timeout_ms: int = 0,
     ) -> None: ...

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 
 logger = logging.getLogger("raftpico")
 
 RAISED_PER_SECOND = 5
 """Tracebacks of machines in the log, at most; the others are counted."""
 
-_WHAT = ("command", "query", "local query", "snapshot", "restore", "notice")
+_WHAT = ("command", "query", "local query", "state", "snapshot", "restore", "notice")
 
 
 class _Limit:
@@ -57,3 +58,21 @@ def log_raised(error: BaseException, index: int, kind: int) -> None:
         more,
         exc_info=error,
     )
+
+
+def describe_raised(error: BaseException) -> str:
+    """An exception of the machine's `snapshot` in one line. Called by the engine.
+
+    Args:
+        error: the exception.
+
+    Returns:
+        Its type, its text and where it was raised.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    try:
+        text = str(error)
+    except Exception:
+        text = "its text cannot be had"
+    return f"{type(error).__name__}: {text[:200]}{where}"

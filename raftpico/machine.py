@@ -39,6 +39,21 @@ class Machine(ABC):
     queries: ClassVar[Collection[str] | None] = None
     """Names of inputs that do not. Where declared, other inputs are refused in queries."""
 
+    snapshot_in_process: ClassVar[bool] = False
+    """Whether `snapshot` must run in this process, on the machine's thread.
+
+    False (the default, on Linux; elsewhere it is always as if True): it runs in a child process
+    that is forked off at exactly the right moment and sees the state of that moment, however
+    long it takes and whatever is applied meanwhile. The child has no thread but the machine's,
+    no open file or socket but the snapshot's, and nothing that it does to the machine is seen.
+    It costs the time of the fork (see the figures in README.md) and the memory that changes
+    while it runs.
+
+    True, for a machine that cannot be forked: its state lives in other threads, or in an
+    extension that has some or holds a device; its `snapshot` needs a lock that other threads
+    take, or reads files. Nothing is applied then until the snapshot is written.
+    """
+
     @abstractmethod
     def apply(self, ctx: ApplyContext, input: Json) -> Json:
         """Apply one input and return the output.
@@ -64,7 +79,16 @@ class Machine(ABC):
 
         By default a dict of the public attributes: those of the instance whose names do not
         begin with "_". A large state is better given in pieces, each one a line of the
-        snapshot's file: write a generator that yields JSON values.
+        snapshot's file: write a generator that yields JSON values. So a restart never has more
+        than a piece of it as text in memory.
+
+        It must not change the state. It runs in a process of its own, unless
+        `snapshot_in_process`: there it may take its time, within `Server`'s `snapshot_timeout`
+        between two pieces.
+
+        Raises:
+            Exception: any one is logged, and the snapshot is tried again later; the member
+                goes on without it, with a log that grows. So does a value that is no JSON.
         """
         return {name: value for name, value in vars(self).items() if name[:1] != "_"}
 

@@ -81,6 +81,8 @@ class Server(Caller):
         segment_bytes: size of a file of the log, bytes; None: the default.
         snapshot_log_bytes: take a snapshot when the log has grown by that since the last one
             and is larger than it, bytes; None: 64 MiB.
+        snapshot_timeout: seconds after which a process that writes a snapshot without any
+            progress is ended, and the snapshot tried again later; None: 300.
         seed: of the randomised election time-outs; None: from the system.
         on_notice: called with each `Notice` (a change of role or term, a snapshot ...), on the
             machine's thread; they go to the logger "raftpico" in any case.
@@ -103,6 +105,7 @@ class Server(Caller):
         request_timeout: float | None = None,
         segment_bytes: int | None = None,
         snapshot_log_bytes: int | None = None,
+        snapshot_timeout: float | None = None,
         seed: int | None = None,
         on_notice: NoticeHook | None = None,
     ) -> None:
@@ -118,6 +121,9 @@ class Server(Caller):
             sync=sync,
             segment_bytes=_number("segment_bytes", segment_bytes),
             snapshot_log_bytes=_number("snapshot_log_bytes", snapshot_log_bytes),
+            snapshot_timeout_ms=0
+            if snapshot_timeout is None
+            else _milliseconds(snapshot_timeout),
             seed=_number("seed", seed),
             request_timeout_ms=0 if request_timeout is None else _milliseconds(request_timeout),
         )

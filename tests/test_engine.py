@@ -24,7 +24,8 @@ def test_net() -> None:
 
 def test_disk_jobs(tmp_path: Path) -> None:
     """What a directory does with a job and what memory does with it are the same."""
-    server = [f"csrc/server/{n}.c" for n in ("backend_memory", "backend_store", "disk_jobs")]
+    names = ("backend_memory", "backend_store", "disk_jobs", "reader", "writing")
+    server = [f"csrc/server/{name}.c" for name in names]
     node = ["csrc/node/job.c", "csrc/node/batch.c"]
     sources = [
         "tests/c/test_disk_jobs.c",

@@ -116,7 +116,9 @@
 #define FINISH_STOP_TIMEOUT_MS 500u /* the same when the server stops */
 #define FINISH_BYTES_MAX (16ull * 1024 * 1024) /* read and dropped meanwhile */
 #define KEEPALIVE_SECONDS 60u
-#define SNAPSHOT_IO_BYTES (1024u * 1024) /* of a snapshot, written or read at once */
+#define SNAPSHOT_IO_BYTES (1024u * 1024) /* of a snapshot, read at once */
+/* Of our own snapshot, read back and checked between two writes of the log. */
+#define SNAPSHOT_CHECK_BYTES (512u * 1024)
 
 STATIC_ASSERT(APPEND_BYTES_MAX + ENTRY_BYTES_MAX <= PEER_PAYLOAD_BYTES_MAX, "a message fits");
 STATIC_ASSERT(PROPOSE_BYTES_MAX + ENTRY_BYTES_MAX <= PEER_PAYLOAD_BYTES_MAX, "a message fits");

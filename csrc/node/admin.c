@@ -483,12 +483,12 @@ bool admin_wants_snapshot(const struct node *node) {
     return false;
 }
 
-void admin_snapshot_failed(struct node *node, const char *reason) {
+void admin_snapshot_failed(struct node *node, enum rpc_code code, const char *reason) {
     struct admin *next;
     for (struct admin *admin = node->admins; admin != NULL; admin = next) {
         next = admin->next;
         if (admin->kind == ADMIN_SNAPSHOT) {
-            refuse(node, admin, RPC_STORAGE_FAILURE, "not_applied", reason);
+            refuse(node, admin, code, "not_applied", reason);
         }
     }
 }

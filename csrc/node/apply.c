@@ -239,10 +239,15 @@ static void read_back(struct node *node, uint64_t first) {
     node_push_job(node, job);
 }
 
+/* Before a snapshot the machine gets nothing new, until it has answered all that it was given. */
+static bool may_advance(const struct node *node) {
+    return !node->applies.restoring && !node->stopped && !node->snapshots.file_ready;
+}
+
 void apply_advance(struct node *node) {
     struct applies *applies = &node->applies;
-    while (!applies->restoring && !node->stopped &&
-           applies->handed < node->state.commit_index && apply_has_room(node)) {
+    while (may_advance(node) && applies->handed < node->state.commit_index &&
+           apply_has_room(node)) {
         struct span line = entries_peek(&node->entries, applies->handed + 1);
         if (line.size == 0) {
             read_back(node, applies->handed + 1);
@@ -268,7 +273,7 @@ void apply_read_done(struct node *node, struct job *job) {
         const char *end = memchr(rest.data, '\n', rest.size);
         size_t bytes = end == NULL ? rest.size : (size_t)(end + 1 - rest.data);
         if (index == applies->handed + 1 && index <= node->state.commit_index &&
-            !applies->restoring && !hand_line(node, (struct span){rest.data, bytes})) {
+            may_advance(node) && !hand_line(node, (struct span){rest.data, bytes})) {
             return;
         }
         rest = (struct span){rest.data + bytes, rest.size - bytes};
@@ -276,12 +281,12 @@ void apply_read_done(struct node *node, struct job *job) {
 }
 
 /* --- other items --- */
-void apply_snapshot_item(struct node *node) {
-    add_item(node, APPLY_SNAPSHOT, (struct span){NULL, 0})->wants_output = true;
+void apply_snapshot_item(struct node *node, struct span head, bool in_process) {
+    add_item(node, APPLY_SNAPSHOT, head)->in_process = in_process;
 }
 
-void apply_restore(struct node *node, struct span pieces) {
-    add_item(node, APPLY_RESTORE, pieces);
+void apply_restore(struct node *node, struct cargo *cargo) {
+    add_item(node, APPLY_RESTORE, (struct span){NULL, 0})->cargo = cargo;
 }
 
 void apply_notice(struct node *node, const char *level, const char *event, const char *format,
@@ -461,7 +466,7 @@ static void item_done(struct node *node, const struct apply_batch *batch,
     } else if (item->token > 0) {
         uint32_t slot = (uint32_t)item->token - 1;
         struct query_slot *place = &applies->slots[slot];
-        if (item->kind == APPLY_SNAPSHOT) {
+        if (item->kind == APPLY_STATE) {
             applies->states_asked--;
             answer_state(node, &place->caller, batch, item);
         } else {
@@ -471,10 +476,6 @@ static void item_done(struct node *node, const struct apply_batch *batch,
         place->next_free = applies->slot_free;
         applies->slot_free = slot;
         applies->slots_used--;
-    } else if (item->kind == APPLY_SNAPSHOT) {
-        answer_repeats(node, item->index);
-        snapshot_capture_sessions(node);
-        snapshot_machine_done(node, batch, item);
     }
 }
 
@@ -491,9 +492,7 @@ void node_batch_done(struct node *node, struct apply_batch *batch) {
             applies->outstanding * sizeof(applies->through[0]));
     if (applies->spare == NULL &&
         batch->input.capacity + batch->output.capacity < 4 * (size_t)APPLY_BATCH_BYTES_MAX) {
-        batch->count = 0;
-        buffer_clear(&batch->input);
-        buffer_clear(&batch->output);
+        apply_batch_clear(batch);
         applies->spare = batch;
     } else {
         apply_batch_free(batch);

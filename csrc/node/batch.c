@@ -7,8 +7,24 @@ struct apply_batch *apply_batch_new(void) {
     return memory_must_alloc_zero(sizeof(struct apply_batch));
 }
 
+void cargo_drop(struct cargo *cargo) {
+    if (cargo != NULL) {
+        cargo->drop(cargo);
+    }
+}
+
+void apply_batch_clear(struct apply_batch *batch) {
+    for (uint32_t i = 0; i < batch->count; i++) {
+        cargo_drop(batch->items[i].cargo);
+    }
+    batch->count = 0;
+    buffer_clear(&batch->input);
+    buffer_clear(&batch->output);
+}
+
 void apply_batch_free(struct apply_batch *batch) {
     if (batch != NULL) {
+        apply_batch_clear(batch);
         buffer_free(&batch->input);
         buffer_free(&batch->output);
         memory_free(batch->items);

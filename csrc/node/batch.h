@@ -10,13 +10,23 @@
 
 #include "base/buffer.h"
 
+/* What the host sends along with a job and with the item that follows from it; the node only
+ * carries it. Whoever owns the job or the batch owns the cargo. */
+struct cargo {
+    void (*drop)(struct cargo *cargo);
+};
+void cargo_drop(struct cargo *cargo); /* NULL: nothing to drop */
+
 enum apply_kind {
     APPLY_COMMAND, /* a committed entry: machine.apply() */
     APPLY_QUERY,   /* linearizable, at this place in the order: machine.apply() */
     APPLY_LOCAL_QUERY,
-    APPLY_SNAPSHOT, /* machine.snapshot(): output is one line of JSON text, LF, for each piece
+    APPLY_STATE,    /* machine.snapshot(), to be looked at: output is one line of JSON text, LF,
+                    for each piece */
+    APPLY_SNAPSHOT, /* machine.snapshot() as of here, to be kept: begin to write it behind the
+                       header line that is the input; node_snapshot_written() says how it ended
                      */
-    APPLY_RESTORE,  /* machine.restore(): input is such lines */
+    APPLY_RESTORE,  /* machine.restore() from what `cargo` reads */
     APPLY_NOTICE,   /* input is a JSON object for the log: {"level":..,"event":..,"text":..,...}
                      */
 };
@@ -33,12 +43,14 @@ struct apply_item {
     enum apply_kind kind;
     bool
         wants_output; /* false: nobody here waits for what the machine returns; skip encoding */
+    bool in_process;  /* SNAPSHOT: not by a child process, those did not end well lately */
     uint64_t index;   /* COMMAND: of its entry. Queries, SNAPSHOT: the last applied one */
     uint64_t term;
     uint64_t time_ms; /* replicated time, ms since 1970; queries: of the last applied entry */
     uint64_t token;   /* the node's own, to find the caller again */
     size_t input_offset; /* in batch->input */
     size_t input_size;
+    struct cargo *cargo; /* RESTORE: the host's; owned */
 
     enum apply_outcome outcome;
     size_t output_offset; /* in batch->output */
@@ -56,6 +68,7 @@ struct apply_batch {
 
 struct apply_batch *apply_batch_new(void);
 void apply_batch_free(struct apply_batch *batch);
+void apply_batch_clear(struct apply_batch *batch); /* empty, to be filled again */
 
 /* A new item at the end, its input copied; the rest zeroed. Borrowed until the next add. */
 struct apply_item *apply_batch_add(struct apply_batch *batch, enum apply_kind kind,

@@ -241,11 +241,11 @@ void apply_advance(struct node *node);
 bool apply_has_room(const struct node *node);
 void apply_query(struct node *node, enum apply_kind kind, struct caller *caller,
                  struct span input);
-void apply_snapshot_item(struct node *node);
+void apply_snapshot_item(struct node *node, struct span head, bool in_process);
 void apply_notice(struct node *node, const char *level, const char *event, const char *format,
                   ...) PRINTF_LIKE(4, 5);
 void apply_read_done(struct node *node, struct job *job);
-void apply_restore(struct node *node, struct span pieces);
+void apply_restore(struct node *node, struct cargo *cargo); /* takes it */
 void apply_expire(struct node *node);
 void apply_hand_over(struct node *node); /* end of the turn: what was filled may be taken */
 void apply_load_sessions(struct node *node, const struct snapshot_header *header);
@@ -379,7 +379,7 @@ void admin_create_cluster(struct node *node, struct node_conn *conn, struct gath
 void admin_tick(struct node *node);
 uint64_t admin_deadline_ms(const struct node *node);
 bool admin_wants_snapshot(const struct node *node);
-void admin_snapshot_failed(struct node *node, const char *reason);
+void admin_snapshot_failed(struct node *node, enum rpc_code code, const char *reason);
 /* The server at the address to be added said who it is (message) or cannot be reached (reason).
  */
 void admin_probe_done(struct node *node, const struct peer_message *message,
@@ -398,10 +398,14 @@ struct snapshots {
     uint64_t base;      /* the core's log starts after this: a little before position */
     uint64_t bytes;     /* of the file */
     uint64_t log_bytes; /* lines since then, roughly */
-    bool taking;
-    struct job *take; /* header captured; waits for the machine's pieces */
+    bool taking;        /* from the file's making to the job that makes it the snapshot */
+    bool file_ready;    /* the machine is to be asked, once it has answered everything */
+    struct job *take;   /* header captured; waits until the state is written and checked */
     uint64_t taking_log_bytes;
-    uint64_t retry_ms;
+    uint64_t taking_since_ms;
+    uint32_t failures;       /* in a row */
+    uint32_t child_failures; /* in a row, of processes that did not end well */
+    uint64_t failed_ms;
     /* coming in */
     bool receiving;
     uint64_t from;
@@ -413,9 +417,6 @@ struct snapshots {
 };
 
 void snapshot_tick(struct node *node);
-void snapshot_capture_sessions(struct node *node);
-void snapshot_machine_done(struct node *node, const struct apply_batch *batch,
-                           const struct apply_item *item);
 void snapshot_job_done(struct node *node, struct job *job);
 void snapshot_send(struct node *node, struct peer *peer); /* begin or go on */
 void snapshot_stop_sending(struct node *node, struct peer *peer);

@@ -12,6 +12,7 @@ struct job *job_new(enum job_kind kind) {
 
 void job_free(struct job *job) {
     if (job != NULL) {
+        cargo_drop(job->cargo);
         memory_free(job->offsets);
         buffer_free(&job->data);
         buffer_free(&job->sessions);

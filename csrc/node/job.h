@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/buffer.h"
+#include "node/batch.h"
 #include "raft/raft.h"
 #include "wire/meta.h"
 #include "wire/snapshot.h"
@@ -17,11 +18,14 @@
 enum job_kind {
     JOB_WRITE,            /* save_meta, then truncate, then append, then sync */
     JOB_READ,             /* stored lines first..last (as many as fit) -> data */
-    JOB_SNAPSHOT_TAKE,    /* header + pieces in `data` -> a snapshot file, durable */
+    JOB_SNAPSHOT_BEGIN,   /* an empty file for our own snapshot; the host keeps it ready */
+    JOB_SNAPSHOT_CHECK,   /* the next piece of what was written there: sound? -> whole */
+    JOB_SNAPSHOT_TAKE,    /* it is whole: make it the snapshot of `header`, durably */
+    JOB_SNAPSHOT_DROP,    /* it came to nothing */
     JOB_SNAPSHOT_RECEIVE, /* append `data` to the incoming file (offset 0: begin anew) */
     JOB_SNAPSHOT_INSTALL, /* verify the incoming file and make it the snapshot */
     JOB_SNAPSHOT_READ,    /* a chunk of the current file at `offset` -> data, total */
-    JOB_SNAPSHOT_LOAD,    /* the current file's state, one line a piece -> data */
+    JOB_SNAPSHOT_LOAD,    /* the current file, opened for restore() -> cargo */
     JOB_CLEAR_QUARANTINE,
 };
 
@@ -45,12 +49,14 @@ struct job {
     struct raft_position snapshot;
     uint32_t chain_crc;
     bool reset_log;
+    bool whole;                    /* CHECK: that was the last piece */
+    struct cargo *cargo;           /* LOAD: the host's; owned */
     struct snapshot_header header; /* TAKE; INSTALL: as read from the file */
     struct buffer configuration;   /* the text that header.configuration borrows */
     uint64_t offset;
     uint64_t total;
 
-    struct buffer sessions; /* TAKE, LOAD: the clients' sessions, a line of JSON each */
+    struct buffer sessions; /* LOAD: the clients' sessions, a line of JSON each */
     struct buffer data;
 
     enum status status; /* result */

@@ -102,7 +102,10 @@ void node_job_done(struct node *node, struct job *job) {
             messages_read_done(node, job);
         }
         break;
+    case JOB_SNAPSHOT_BEGIN:
+    case JOB_SNAPSHOT_CHECK:
     case JOB_SNAPSHOT_TAKE:
+    case JOB_SNAPSHOT_DROP:
     case JOB_SNAPSHOT_RECEIVE:
     case JOB_SNAPSHOT_INSTALL:
     case JOB_SNAPSHOT_READ:

@@ -58,7 +58,7 @@ static void answer_state(struct node *node, struct node_conn *conn, struct gathe
             return;
         }
         node->applies.states_asked++;
-        apply_query(node, APPLY_SNAPSHOT, &caller, (struct span){NULL, 0});
+        apply_query(node, APPLY_STATE, &caller, (struct span){NULL, 0});
         return;
     }
     struct buffer json;

@@ -2,10 +2,13 @@
  *
  * Must not know files: jobs carry bytes. Invariant: a snapshot that is taken holds the
  * machine's state, the sessions, the configuration and the time of exactly its index (S6). */
+#include "base/assert.h"
 #include "base/memory.h"
 #include "node/internal.h"
 
 #define SENDING_TIMEOUT_MS 10000u
+#define RETRY_DOUBLED_MAX 6u /* a failure's wait grows to 64 times SNAPSHOT_RETRY_MS */
+#define CHILD_TRIES 2u       /* processes that may end badly in a row: then the machine waits */
 
 /* --- taking --- */
 /* Members reach the threshold at different sizes, so that they do not all stop to save at once
@@ -37,22 +40,75 @@ static void capture_header(struct node *node, struct job *job) {
     job->chain_crc = header->chain_crc;
 }
 
+static void push_simple(struct node *node, enum job_kind kind) {
+    node_push_job(node, job_new(kind));
+}
+
 static void begin_taking(struct node *node) {
     struct snapshots *snapshots = &node->snapshots;
+    snapshots->taking = true;
+    snapshots->file_ready = false;
+    snapshots->taking_since_ms = node->now_ms;
+    push_simple(node, JOB_SNAPSHOT_BEGIN);
+}
+
+/* A line for each client's session, as of what the machine has answered. */
+static void write_sessions(const struct node *node, struct buffer *head, uint32_t seed) {
+    struct buffer lines;
+    buffer_init(&lines);
+    sessions_write(&node->applies.clients, &lines);
+    for (struct span rest = buffer_span(&lines); rest.size > 0;) {
+        const char *lf = memchr(rest.data, '\n', rest.size);
+        size_t bytes = (size_t)(lf - rest.data);
+        seed = snapshot_write_session(head, (struct span){rest.data, bytes}, seed);
+        rest = (struct span){lf + 1, rest.size - bytes - 1};
+    }
+    buffer_free(&lines);
+}
+
+/* The file is there, and the machine has answered all that it was given, so that the answers
+ * which sessions keep are those up to here: the state is wanted as of here (S6). */
+static void ask_machine(struct node *node) {
+    struct snapshots *snapshots = &node->snapshots;
+    struct buffer head;
+    buffer_init(&head);
     snapshots->take = job_new(JOB_SNAPSHOT_TAKE);
     capture_header(node, snapshots->take);
-    snapshots->taking = true;
+    snapshots->take->header.configuration = buffer_span(&snapshots->take->configuration);
+    uint32_t seed = snapshot_write_header(&head, &snapshots->take->header);
+    write_sessions(node, &head, seed);
+    snapshots->file_ready = false;
     snapshots->taking_log_bytes = snapshots->log_bytes;
-    apply_snapshot_item(node);
+    apply_snapshot_item(node, buffer_span(&head), snapshots->child_failures >= CHILD_TRIES);
+    buffer_free(&head);
+}
+
+/* A cause that stays is not met every second for ever. */
+static uint64_t retry_ms(const struct node *node) {
+    const struct snapshots *snapshots = &node->snapshots;
+    uint32_t doubled = snapshots->failures > 0 ? snapshots->failures - 1 : 0;
+    bool asked = admin_wants_snapshot(node);
+    uint64_t wait = asked ? SNAPSHOT_RETRY_MS
+                          : (uint64_t)SNAPSHOT_RETRY_MS
+                                << (doubled < RETRY_DOUBLED_MAX ? doubled : RETRY_DOUBLED_MAX);
+    return snapshots->failures == 0 ? 0 : snapshots->failed_ms + wait;
+}
+
+static bool may_take(const struct node *node) {
+    const struct snapshots *snapshots = &node->snapshots;
+    return !snapshots->taking && !snapshots->installing && !node->applies.restoring &&
+           !node->stopped && !node->stopping &&
+           node->applies.handed > snapshots->position.index && node->now_ms >= retry_ms(node);
 }
 
 void snapshot_tick(struct node *node) {
     struct snapshots *snapshots = &node->snapshots;
-    bool possible = !snapshots->taking && !snapshots->installing && !node->applies.restoring &&
-                    !node->stopped && node->now_ms >= snapshots->retry_ms &&
-                    node->applies.handed > snapshots->position.index && apply_has_room(node);
-    if (possible && (admin_wants_snapshot(node) || log_outgrew_state(node))) {
+    if (may_take(node) && (admin_wants_snapshot(node) || log_outgrew_state(node))) {
         begin_taking(node);
+    }
+    if (snapshots->file_ready && !node->applies.restoring && apply_has_room(node) &&
+        node->applies.applied == node->applies.handed) {
+        ask_machine(node);
     }
     for (uint32_t i = 0; i < node->peer_count; i++) {
         struct sending *sending = &node->peers[i]->sending;
@@ -65,42 +121,89 @@ void snapshot_tick(struct node *node) {
     }
 }
 
-static void stop_taking(struct node *node, const char *reason) {
+/* A newer one was installed meanwhile: nothing is wrong, and nothing is taken. */
+static void forget_taking(struct node *node) {
     struct snapshots *snapshots = &node->snapshots;
     job_free(snapshots->take);
     snapshots->take = NULL;
     snapshots->taking = false;
-    snapshots->retry_ms = node->now_ms + SNAPSHOT_RETRY_MS;
-    if (reason != NULL) {
-        apply_notice(node, "error", "snapshot", "no snapshot could be taken: %s", reason);
-        admin_snapshot_failed(node, reason);
-    }
+    snapshots->file_ready = false;
 }
 
-/* The machine has answered every command up to here, and none behind: so have the sessions. */
-void snapshot_capture_sessions(struct node *node) {
-    if (node->snapshots.take != NULL) {
-        sessions_write(&node->applies.clients, &node->snapshots.take->sessions);
-    }
-}
-
-void snapshot_machine_done(struct node *node, const struct apply_batch *batch,
-                           const struct apply_item *item) {
+static void stop_taking(struct node *node, enum rpc_code code, const char *reason) {
     struct snapshots *snapshots = &node->snapshots;
-    struct job *job = snapshots->take;
-    if (job == NULL) {
+    forget_taking(node);
+    snapshots->failures++;
+    snapshots->failed_ms = node->now_ms;
+    apply_notice(node, "error", "snapshot", "no snapshot could be taken: %s", reason);
+    admin_snapshot_failed(node, code, reason);
+}
+
+/* How a job on the way to our own snapshot failed. True: it did, and that was dealt with. */
+static bool taking_failed(struct node *node, const struct job *job) {
+    switch (job->status) {
+    case STATUS_OK:
+        return false;
+    case STATUS_INVALID:
+        forget_taking(node); /* a newer one was installed before it */
+        return true;
+    case STATUS_NO_SPACE:
+    case STATUS_CORRUPT:
+        stop_taking(node, RPC_STORAGE_FAILURE, job->error.text);
+        return true;
+    case STATUS_NO_MEMORY:
+    case STATUS_IO:
+    case STATUS_LOCKED:
+    case STATUS_MISMATCH:
+    case STATUS_NOT_FOUND:
+    case STATUS_CLOSED:
+    case STATUS_TIMEOUT:
+    case STATUS_PYTHON:
+        break;
+    }
+    node_fail(node, job->status, job->error.text);
+    return true;
+}
+
+static void begun(struct node *node, struct job *job) {
+    node->snapshots.file_ready = !taking_failed(node, job);
+}
+
+void node_snapshot_written(struct node *node, enum status status, const char *reason) {
+    struct snapshots *snapshots = &node->snapshots;
+    ASSERT(snapshots->take != NULL);
+    bool child_failed = status == STATUS_CLOSED || status == STATUS_TIMEOUT;
+    snapshots->child_failures = child_failed ? snapshots->child_failures + 1 : 0;
+    if (status == STATUS_OK && snapshots->take->snapshot.index > snapshots->position.index) {
+        push_simple(node, JOB_SNAPSHOT_CHECK);
         return;
     }
-    struct span output = apply_item_output(batch, item);
-    if (item->outcome != APPLY_DONE) {
-        stop_taking(node, "the machine's snapshot() failed");
-    } else if (job->snapshot.index <= snapshots->position.index) {
-        stop_taking(node, NULL); /* a newer one came from the leader meanwhile */
+    push_simple(node, JOB_SNAPSHOT_DROP);
+    if (status == STATUS_OK) {
+        forget_taking(node); /* a newer one came from the leader meanwhile */
+    } else if (status == STATUS_PYTHON) {
+        stop_taking(node, RPC_MACHINE_ERROR, reason);
+    } else if (status == STATUS_NO_SPACE || child_failed) {
+        stop_taking(node, RPC_STORAGE_FAILURE, reason);
     } else {
-        buffer_append_span(&job->data, output);
-        snapshots->take = NULL;
-        node_push_job(node, job);
+        node_fail(node, status, reason);
     }
+}
+
+/* Piece by piece, so that writes of the log come in between. */
+static void checked(struct node *node, struct job *job) {
+    struct snapshots *snapshots = &node->snapshots;
+    if (taking_failed(node, job)) {
+        return;
+    }
+    if (!job->whole) {
+        push_simple(node, JOB_SNAPSHOT_CHECK);
+        return;
+    }
+    struct job *take = snapshots->take;
+    snapshots->take = NULL;
+    take->total = job->total;
+    node_push_job(node, take);
 }
 
 static void compact(struct node *node, uint64_t base) {
@@ -115,20 +218,17 @@ static void compact(struct node *node, uint64_t base) {
 
 static void taken(struct node *node, struct job *job) {
     struct snapshots *snapshots = &node->snapshots;
-    if (job->status != STATUS_OK) {
-        if (job->status == STATUS_INVALID) {
-            stop_taking(node, NULL); /* a newer one was installed before it */
-        } else if (job->status == STATUS_NO_SPACE) {
-            stop_taking(node, job->error.text);
-        } else {
-            node_fail(node, job->status, job->error.text);
-        }
+    if (taking_failed(node, job)) {
         return;
     }
     snapshots->taking = false;
+    snapshots->failures = 0;
     if (job->snapshot.index <= snapshots->position.index) {
         return;
     }
+    apply_notice(node, "info", "snapshot", "took a snapshot at index %llu: %llu bytes, %llu ms",
+                 (unsigned long long)job->snapshot.index, (unsigned long long)job->total,
+                 (unsigned long long)(node->now_ms - snapshots->taking_since_ms));
     snapshots->position = job->snapshot;
     snapshots->chain_crc = job->chain_crc;
     snapshots->time_ms = job->header.time_ms;
@@ -395,13 +495,22 @@ static void loaded(struct node *node, struct job *job) {
         return;
     }
     node->applies.restoring = false;
-    apply_restore(node, buffer_span(&job->data));
+    apply_restore(node, job->cargo);
+    job->cargo = NULL;
 }
 
 void snapshot_job_done(struct node *node, struct job *job) {
     switch (job->kind) {
+    case JOB_SNAPSHOT_BEGIN:
+        begun(node, job);
+        return;
+    case JOB_SNAPSHOT_CHECK:
+        checked(node, job);
+        return;
     case JOB_SNAPSHOT_TAKE:
         taken(node, job);
+        return;
+    case JOB_SNAPSHOT_DROP:
         return;
     case JOB_SNAPSHOT_READ:
         chunk_read(node, job);

@@ -9,6 +9,7 @@
 #include "base/assert.h"
 #include "python/context_type.h"
 #include "python/errors.h"
+#include "python/snapshot.h"
 
 #define REASON_CHARACTERS_MAX 1000
 
@@ -50,6 +51,18 @@ static int has_pieces(struct module_state *state, PyObject *object) {
     return yes;
 }
 
+/* object.<name> as a truth value, false where it is not there; -1 with an exception. */
+static int load_flag(PyObject *object, const char *name) {
+    PyObject *value = PyObject_GetAttrString(object, name);
+    if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        return 0;
+    }
+    int yes = value != NULL ? PyObject_IsTrue(value) : -1;
+    Py_XDECREF(value);
+    return yes;
+}
+
 static int load(struct machine *machine, PyObject *object) {
     machine->apply = PyObject_GetAttrString(object, "apply");
     if (machine->apply == NULL) {
@@ -60,6 +73,11 @@ static int load(struct machine *machine, PyObject *object) {
         return -1;
     }
     machine->pieces = pieces > 0;
+    int in_process = load_flag(object, "snapshot_in_process");
+    if (in_process < 0) {
+        return -1;
+    }
+    machine->snapshot_in_process = in_process > 0;
     machine->commands = load_names(object, "commands");
     if (PyErr_Occurred()) {
         return -1;
@@ -287,7 +305,7 @@ static enum status run_apply(struct machine *machine, struct apply_batch *batch,
     return status;
 }
 
-/* --- snapshot() and restore() --- */
+/* --- the state, for people to look at; snapshot.c has the one that is kept --- */
 
 /* One piece, one line. -1 with an exception. */
 static int write_piece(struct buffer *out, PyObject *piece) {
@@ -315,8 +333,8 @@ static int write_pieces(struct buffer *out, PyObject *generator) {
     return PyErr_Occurred() ? -1 : 0;
 }
 
-static enum status run_snapshot(struct machine *machine, struct apply_batch *batch,
-                                struct apply_item *item) {
+static enum status run_state(struct machine *machine, struct apply_batch *batch,
+                             struct apply_item *item) {
     PyObject *state = PyObject_CallMethod(machine->object, "snapshot", NULL);
     int written = -1;
     if (state != NULL) {
@@ -327,62 +345,6 @@ static enum status run_snapshot(struct machine *machine, struct apply_batch *bat
     if (written < 0) {
         return take_raised(machine, batch, item);
     }
-    item->outcome = APPLY_DONE;
-    return STATUS_OK;
-}
-
-/* A list of the lines as bytes objects, which outlive the batch. */
-static PyObject *split_lines(struct span text) {
-    PyObject *lines = PyList_New(0);
-    const char *end = text.data + text.size;
-    for (const char *at = text.data; lines != NULL && at < end;) {
-        const char *line_end = memchr(at, '\n', (size_t)(end - at));
-        line_end = line_end != NULL ? line_end : end;
-        PyObject *line = PyBytes_FromStringAndSize(at, line_end - at);
-        if (line == NULL || PyList_Append(lines, line) < 0) {
-            Py_CLEAR(lines);
-        }
-        Py_XDECREF(line);
-        at = line_end + 1;
-    }
-    return lines;
-}
-
-/* What restore() is called with: an iterator over the pieces, or the one value. */
-static PyObject *read_state(struct machine *machine, struct span text) {
-    if (!machine->pieces) {
-        size_t size = text.size;
-        while (size > 0 && text.data[size - 1] == '\n') {
-            size--;
-        }
-        return value_read(machine->state, (struct span){text.data, size});
-    }
-    PyObject *lines = split_lines(text);
-    if (lines == NULL) {
-        return NULL;
-    }
-    PyObject *module = PyType_GetModule(machine->state->server_type); /* borrowed */
-    PyObject *loads = module != NULL ? PyObject_GetAttrString(module, "loads") : NULL;
-    PyObject *pieces = loads != NULL
-                           ? PyObject_CallFunction((PyObject *)&PyMap_Type, "OO", loads, lines)
-                           : NULL;
-    Py_XDECREF(loads);
-    Py_DECREF(lines);
-    return pieces;
-}
-
-static enum status run_restore(struct machine *machine, struct apply_batch *batch,
-                               struct apply_item *item) {
-    PyObject *state = read_state(machine, apply_item_input(batch, item));
-    if (state == NULL) {
-        return STATUS_PYTHON;
-    }
-    PyObject *done = PyObject_CallMethod(machine->object, "restore", "(O)", state);
-    Py_DECREF(state);
-    if (done == NULL) {
-        return STATUS_PYTHON;
-    }
-    Py_DECREF(done);
     item->outcome = APPLY_DONE;
     return STATUS_OK;
 }
@@ -415,10 +377,12 @@ static enum status run_item(struct machine *machine, struct apply_batch *batch,
     case APPLY_QUERY:
     case APPLY_LOCAL_QUERY:
         return run_apply(machine, batch, item);
+    case APPLY_STATE:
+        return run_state(machine, batch, item);
     case APPLY_SNAPSHOT:
-        return run_snapshot(machine, batch, item);
+        return snapshot_take(machine, batch, item);
     case APPLY_RESTORE:
-        return run_restore(machine, batch, item);
+        return snapshot_restore(machine, item);
     case APPLY_NOTICE:
         return run_notice(machine, batch, item);
     }

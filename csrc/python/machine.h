@@ -8,8 +8,11 @@
 #include "node/batch.h"
 #include "python/module.h"
 
+struct server; /* server/server.h */
+
 struct machine {
     struct module_state *state; /* borrowed from the module, which our type keeps alive */
+    struct server *server;      /* borrowed: whose machine it is */
     PyObject *object;           /* the user's */
     PyObject *apply;            /* object.apply, bound once */
     PyObject *notice;           /* called with a dict for each notice; NULL for none */
@@ -17,6 +20,7 @@ struct machine {
     PyObject *queries;  /* frozenset of names that do not; NULL: not declared */
     PyObject *context;  /* the ApplyContext of the last item, for the next one */
     bool pieces;        /* snapshot() is a generator function */
+    bool snapshot_in_process; /* snapshot() must not run in a child process */
 };
 
 /* Read what the object offers. `machine` must be zeroed. -1 with an exception set. */

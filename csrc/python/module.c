@@ -120,6 +120,7 @@ static int load_imports(struct module_state *state) {
         {&state->random_type, "random", "Random"},
         {&state->is_generator_function, "inspect", "isgeneratorfunction"},
         {&state->log_raised, "raftpico._log", "log_raised"},
+        {&state->describe_raised, "raftpico._log", "describe_raised"},
     };
     for (size_t at = 0; at < sizeof(imports) / sizeof(imports[0]); at++) {
         *imports[at].place = import_from(imports[at].module_name, imports[at].name);
@@ -166,6 +167,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->random_type);
     Py_VISIT(state->is_generator_function);
     Py_VISIT(state->log_raised);
+    Py_VISIT(state->describe_raised);
     return 0;
 }
 
@@ -184,6 +186,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->random_type);
     Py_CLEAR(state->is_generator_function);
     Py_CLEAR(state->log_raised);
+    Py_CLEAR(state->describe_raised);
     key_cache_clear(&state->keys);
     return 0;
 }

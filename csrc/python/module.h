@@ -26,6 +26,7 @@ struct module_state {
     PyObject *random_type;               /* random.Random */
     PyObject *is_generator_function;     /* inspect.isgeneratorfunction */
     PyObject *log_raised;                /* raftpico._log.log_raised */
+    PyObject *describe_raised;           /* raftpico._log.describe_raised */
     struct key_cache keys;
 };
 

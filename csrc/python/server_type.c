@@ -66,6 +66,7 @@ struct arguments {
     struct server_options options;
     unsigned long long segment_bytes;
     unsigned long long snapshot_log_bytes;
+    unsigned long long snapshot_timeout_ms;
     unsigned long long seed;
     int insecure;
     int sync;
@@ -80,21 +81,23 @@ static bool parse(PyObject *args, PyObject *kwargs, struct arguments *parsed) {
                                         "sync",
                                         "segment_bytes",
                                         "snapshot_log_bytes",
+                                        "snapshot_timeout_ms",
                                         "seed",
                                         "request_timeout_ms",
                                         NULL};
     struct server_options *options = &parsed->options;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "Osz|$OppKKKI:Server", (char **)(uintptr_t)names, &parsed->machine,
+            args, kwargs, "Osz|$OppKKKKI:Server", (char **)(uintptr_t)names, &parsed->machine,
             &options->address, &options->data_path, &parsed->notice, &parsed->insecure,
-            &parsed->sync, &parsed->segment_bytes, &parsed->snapshot_log_bytes, &parsed->seed,
-            &options->request_timeout_ms)) {
+            &parsed->sync, &parsed->segment_bytes, &parsed->snapshot_log_bytes,
+            &parsed->snapshot_timeout_ms, &parsed->seed, &options->request_timeout_ms)) {
         return false;
     }
     options->insecure = parsed->insecure != 0;
     options->sync = parsed->sync != 0;
     options->segment_bytes = parsed->segment_bytes;
     options->snapshot_log_bytes = parsed->snapshot_log_bytes;
+    options->snapshot_timeout_ms = parsed->snapshot_timeout_ms;
     options->seed = parsed->seed;
     return true;
 }
@@ -120,6 +123,7 @@ static int server_init(PyObject *self, PyObject *args, PyObject *kwargs) {
         raise_error(self, &error, status);
         return -1;
     }
+    of(self)->machine.server = of(self)->server;
     of(self)->process = getpid();
     return 0;
 }
@@ -438,7 +442,8 @@ static PyGetSetDef server_getset[] = {
 PyDoc_STRVAR(
     server_doc,
     "Server(machine, address, data, *, notice=None, insecure=False, sync=True,\n"
-    "       segment_bytes=0, snapshot_log_bytes=0, seed=0, request_timeout_ms=0)\n--\n\n"
+    "       segment_bytes=0, snapshot_log_bytes=0, snapshot_timeout_ms=0, seed=0, "
+    "request_timeout_ms=0)\n--\n\n"
     "A member, opened: the address bound, the data directory read. See raftpico.Server.");
 
 PyTypeObject *server_type_new(PyObject *module) {

@@ -37,4 +37,15 @@ PyObject *value_read(struct module_state *state, struct span json);
 enum status value_write(struct buffer *out, PyObject *value,
                         char reason[VALUE_REASON_BYTES]) MUST_USE;
 
+/* The same for a value of any size: whenever `out` holds `bytes` or more and no part of the
+ * value is half-written, `carry` takes it away (it empties the buffer, or fails and ends the
+ * writing). It may let other threads run. On failure `out` and what was carried are of no use.
+ * A status of `carry` is passed on. */
+struct value_drain {
+    size_t bytes;
+    enum status (*carry)(struct value_drain *drain);
+};
+enum status value_write_draining(struct buffer *out, PyObject *value, struct value_drain *drain,
+                                 char reason[VALUE_REASON_BYTES]) MUST_USE;
+
 #endif

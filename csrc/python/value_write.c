@@ -18,6 +18,7 @@
 struct writer {
     struct buffer *out;
     char *reason;
+    struct value_drain *drain; /* NULL: all of it stays in `out` */
 };
 
 static enum status write_value(struct writer *writer, PyObject *value, unsigned depth);
@@ -41,10 +42,14 @@ static inline Py_UCS4 str_char(PyObject *str, Py_ssize_t at) {
     return PyUnicode_READ_CHAR(str, at);
 }
 
-/* The element at `at`, a new reference, of a list or tuple (or of what is derived from one). */
+/* The element at `at`, borrowed, of a list or tuple (or of what is derived from one). */
+static inline PyObject *sequence_peek(PyObject *sequence, Py_ssize_t at) {
+    return PyList_Check(sequence) ? PyList_GET_ITEM(sequence, at)
+                                  : PyTuple_GET_ITEM(sequence, at);
+}
+
 static inline PyObject *sequence_take(PyObject *sequence, Py_ssize_t at) {
-    PyObject *item =
-        PyList_Check(sequence) ? PyList_GET_ITEM(sequence, at) : PyTuple_GET_ITEM(sequence, at);
+    PyObject *item = sequence_peek(sequence, at);
     Py_INCREF(item);
     return item;
 }
@@ -55,6 +60,14 @@ static inline Py_ssize_t sequence_count(PyObject *sequence) {
 
 static const char *type_name(PyObject *value) {
     return Py_TYPE(value)->tp_name;
+}
+
+/* Whether writing the value runs no code but ours, so that nobody can free it meanwhile and it
+ * need not be held. In a child process that matters twice: a reference count that changes is a
+ * page that is copied. */
+static inline bool is_leaf(PyObject *value) {
+    return PyUnicode_CheckExact(value) || PyLong_CheckExact(value) ||
+           PyFloat_CheckExact(value) || PyBool_Check(value) || value == Py_None;
 }
 
 /* --- refusals --------------------------------------------------------------------------------
@@ -158,7 +171,9 @@ static void write_string(struct buffer *out, PyObject *str) {
 
 /* Beyond 64 bits. Python refuses, by a ValueError, to write more digits than its limit. */
 static enum status write_long(struct writer *writer, PyObject *number) {
+    Py_INCREF(number); /* an exception may run the collector, and that anything */
     PyObject *digits = PyNumber_ToBase(number, 10);
+    Py_DECREF(number);
     struct span text;
     if (digits == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
@@ -248,6 +263,24 @@ static enum status write_key(struct writer *writer, PyObject *key) {
 /* --- containers ------------------------------------------------------------------------------
  */
 
+/* Between two parts of a value. */
+static inline enum status drain(const struct writer *writer) {
+    return writer->drain != NULL && buffer_count(writer->out) >= writer->drain->bytes
+               ? writer->drain->carry(writer->drain)
+               : STATUS_OK;
+}
+
+/* A value whose owner may let go of it meanwhile. */
+static enum status write_held(struct writer *writer, PyObject *value, unsigned depth) {
+    if (is_leaf(value)) {
+        return write_value(writer, value, depth);
+    }
+    Py_INCREF(value);
+    enum status status = write_value(writer, value, depth);
+    Py_DECREF(value);
+    return status;
+}
+
 static enum status write_sequence(struct writer *writer, PyObject *sequence, unsigned depth) {
     enum status status = STATUS_OK;
     buffer_append_char(writer->out, '[');
@@ -255,9 +288,10 @@ static enum status write_sequence(struct writer *writer, PyObject *sequence, uns
         if (at > 0) {
             buffer_append_char(writer->out, ',');
         }
-        PyObject *item = sequence_take(sequence, at);
-        status = write_value(writer, item, depth);
-        Py_DECREF(item);
+        status = write_held(writer, sequence_peek(sequence, at), depth);
+        if (status == STATUS_OK) {
+            status = drain(writer);
+        }
     }
     buffer_append_char(writer->out, ']');
     return status;
@@ -273,7 +307,7 @@ static enum status write_member(struct writer *writer, PyObject *key, PyObject *
         return status;
     }
     buffer_append_char(writer->out, ':');
-    return write_value(writer, value, depth);
+    return write_held(writer, value, depth);
 }
 
 static enum status write_dict(struct writer *writer, PyObject *dict, unsigned depth) {
@@ -285,12 +319,15 @@ static enum status write_dict(struct writer *writer, PyObject *dict, unsigned de
     bool first = true;
     buffer_append_char(writer->out, '{');
     while (status == STATUS_OK && PyDict_Next(dict, &at, &key, &value)) {
-        Py_INCREF(key);
-        Py_INCREF(value);
+        PyObject *held = is_leaf(key) && is_leaf(value) ? NULL : Py_NewRef(value);
+        PyObject *held_key = held != NULL ? Py_NewRef(key) : NULL;
         status = write_member(writer, key, value, first, depth);
-        Py_DECREF(key);
-        Py_DECREF(value);
+        Py_XDECREF(held_key);
+        Py_XDECREF(held);
         first = false;
+        if (status == STATUS_OK) {
+            status = drain(writer);
+        }
         if (status == STATUS_OK && PyDict_Size(dict) != count) {
             status = refuse(writer, "a dict changed while it was written");
         }
@@ -325,6 +362,9 @@ static enum status write_mapping(struct writer *writer, PyObject *mapping, unsig
         PyObject *item = sequence_take(items, at);
         status = write_item(writer, item, at == 0, depth);
         Py_DECREF(item);
+        if (status == STATUS_OK) {
+            status = drain(writer);
+        }
     }
     buffer_append_char(writer->out, '}');
     Py_DECREF(items);
@@ -366,4 +406,10 @@ enum status value_write(struct buffer *out, PyObject *value, char reason[VALUE_R
         out->size = out->start + count;
     }
     return status;
+}
+
+enum status value_write_draining(struct buffer *out, PyObject *value, struct value_drain *drain,
+                                 char reason[VALUE_REASON_BYTES]) {
+    struct writer writer = {.out = out, .reason = reason, .drain = drain};
+    return write_value(&writer, value, 0);
 }

@@ -17,12 +17,17 @@ struct backend_calls {
     enum status (*snapshot_begin)(void *self, enum store_slot slot, struct error *error);
     enum status (*snapshot_write)(void *self, enum store_slot slot, struct span bytes,
                                   struct error *error);
+    struct file (*snapshot_file)(void *self, enum store_slot slot);
+    enum status (*snapshot_check)(void *self, enum store_slot slot, size_t bytes_max,
+                                  bool *whole, uint64_t *checked, struct error *error);
     void (*snapshot_abort)(void *self, enum store_slot slot);
     enum status (*snapshot_commit)(void *self, enum store_slot slot,
                                    const struct snapshot_header *header, bool reset_log,
                                    struct error *error);
     enum status (*snapshot_read)(void *self, uint64_t index, uint64_t offset, size_t bytes_max,
                                  struct buffer *bytes, uint64_t *total, struct error *error);
+    enum status (*snapshot_open)(void *self, uint64_t index, struct file *file, uint64_t *bytes,
+                                 struct error *error);
     void (*close)(void *self);
 };
 

@@ -54,6 +54,15 @@ static enum status snapshot_write(void *self, enum store_slot slot, struct span 
     return store_snapshot_write(self, slot, bytes, error);
 }
 
+static struct file snapshot_file(void *self, enum store_slot slot) {
+    return store_snapshot_file(self, slot);
+}
+
+static enum status snapshot_check(void *self, enum store_slot slot, size_t bytes_max,
+                                  bool *whole, uint64_t *checked, struct error *error) {
+    return store_snapshot_check(self, slot, bytes_max, whole, checked, error);
+}
+
 static void snapshot_abort(void *self, enum store_slot slot) {
     store_snapshot_abort(self, slot);
 }
@@ -70,6 +79,11 @@ static enum status snapshot_read(void *self, uint64_t index, uint64_t offset, si
     return store_snapshot_read(self, index, offset, bytes_max, bytes, total, error);
 }
 
+static enum status snapshot_open(void *self, uint64_t index, struct file *file, uint64_t *bytes,
+                                 struct error *error) {
+    return store_snapshot_open(self, index, file, bytes, error);
+}
+
 static void close_store(void *self) {
     store_close(self);
 }
@@ -81,9 +95,12 @@ struct backend backend_store(struct store *store) {
         .clear_quarantine = clear_quarantine,
         .snapshot_begin = snapshot_begin,
         .snapshot_write = snapshot_write,
+        .snapshot_file = snapshot_file,
+        .snapshot_check = snapshot_check,
         .snapshot_abort = snapshot_abort,
         .snapshot_commit = snapshot_commit,
         .snapshot_read = snapshot_read,
+        .snapshot_open = snapshot_open,
         .close = close_store,
     };
     return (struct backend){&calls, store};

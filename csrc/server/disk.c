@@ -28,9 +28,10 @@ static void list_free(struct job_list *list) {
     }
 }
 
-void disk_init(struct disk *disk, struct backend backend, struct net *net) {
+void disk_init(struct disk *disk, struct backend backend, struct writing *writing,
+               struct net *net) {
     *disk = (struct disk){.net = net};
-    disk_jobs_init(&disk->jobs, backend);
+    disk_jobs_init(&disk->jobs, backend, writing);
     int result = uv_mutex_init(&disk->mutex);
     ASSERT(result == 0);
     result = uv_cond_init(&disk->more);

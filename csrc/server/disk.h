@@ -29,7 +29,7 @@ struct disk {
     bool ending;
 };
 
-void disk_init(struct disk *disk, struct backend backend,
+void disk_init(struct disk *disk, struct backend backend, struct writing *writing,
                struct net *net); /* takes the backend */
 enum status disk_start(struct disk *disk, struct error *error) MUST_USE;
 void disk_clear(struct disk *disk); /* does what was pushed, joins, closes the backend */

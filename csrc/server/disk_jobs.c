@@ -6,10 +6,10 @@
 
 #include <inttypes.h>
 
-#include "base/assert.h"
+#include "server/reader.h"
 
-void disk_jobs_init(struct disk_jobs *jobs, struct backend backend) {
-    *jobs = (struct disk_jobs){.backend = backend};
+void disk_jobs_init(struct disk_jobs *jobs, struct backend backend, struct writing *writing) {
+    *jobs = (struct disk_jobs){.backend = backend, .writing = writing};
 }
 
 void disk_jobs_clear(struct disk_jobs *jobs) {
@@ -17,71 +17,28 @@ void disk_jobs_clear(struct disk_jobs *jobs) {
     buffer_free(&jobs->first_line);
 }
 
-/* --- taking a snapshot --- */
+/* --- our own snapshot --- */
 
-struct taking {
-    const struct backend *backend;
-    struct buffer out; /* lines that are not written yet */
-    uint64_t bytes;    /* written before them */
-    uint64_t lines;    /* of the kind that is being written */
-    uint32_t seed;
-    struct error *error;
-};
-
-static enum status flush(struct taking *taking) {
-    const struct backend *backend = taking->backend;
-    enum status status = backend->calls->snapshot_write(
-        backend->self, STORE_SLOT_OWN, buffer_span(&taking->out), taking->error);
-    taking->bytes += buffer_count(&taking->out);
-    buffer_clear(&taking->out);
-    return status;
-}
-
-/* Lines of JSON become sealed lines of the file. */
-static enum status take_lines(struct taking *taking, struct span pieces,
-                              uint32_t (*write)(struct buffer *, struct span, uint32_t)) {
-    enum status status = STATUS_OK;
-    while (pieces.size > 0 && status == STATUS_OK) {
-        const char *lf = memchr(pieces.data, '\n', pieces.size);
-        ASSERT(lf != NULL);
-        struct span json = {pieces.data, (size_t)(lf - pieces.data)};
-        pieces = (struct span){lf + 1, pieces.size - json.size - 1};
-        taking->seed = write(&taking->out, json, taking->seed);
-        taking->lines++;
-        if (buffer_count(&taking->out) >= SNAPSHOT_IO_BYTES) {
-            status = flush(taking);
-        }
+static enum status begin_own(struct disk_jobs *jobs, struct job *job) {
+    const struct backend *backend = &jobs->backend;
+    enum status status =
+        backend->calls->snapshot_begin(backend->self, STORE_SLOT_OWN, &job->error);
+    if (status == STATUS_OK) {
+        writing_offer(jobs->writing,
+                      backend->calls->snapshot_file(backend->self, STORE_SLOT_OWN));
     }
     return status;
 }
 
-static enum status take_snapshot(struct disk_jobs *jobs, struct job *job) {
-    const struct backend_calls *calls = jobs->backend.calls;
-    void *self = jobs->backend.self;
-    enum status status = calls->snapshot_begin(self, STORE_SLOT_OWN, &job->error);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    struct taking taking = {.backend = &jobs->backend, .error = &job->error};
-    job->header.configuration = buffer_span(&job->configuration);
-    taking.seed = snapshot_write_header(&taking.out, &job->header);
-    status = take_lines(&taking, buffer_span(&job->sessions), snapshot_write_session);
-    if (status == STATUS_OK) {
-        taking.lines = 0; /* the trailer counts the state's alone */
-        status = take_lines(&taking, buffer_span(&job->data), snapshot_write_state);
-    }
-    if (status == STATUS_OK) {
-        uint64_t bytes_before = taking.bytes + buffer_count(&taking.out);
-        snapshot_write_end(&taking.out, taking.lines, bytes_before, taking.seed);
-        status = flush(&taking);
-    }
-    buffer_free(&taking.out);
-    job->total = taking.bytes;
-    if (status != STATUS_OK) {
-        calls->snapshot_abort(self, STORE_SLOT_OWN);
-        return status;
-    }
-    return calls->snapshot_commit(self, STORE_SLOT_OWN, &job->header, false, &job->error);
+static enum status check_own(struct disk_jobs *jobs, struct job *job) {
+    return jobs->backend.calls->snapshot_check(jobs->backend.self, STORE_SLOT_OWN,
+                                               SNAPSHOT_CHECK_BYTES, &job->whole, &job->total,
+                                               &job->error);
+}
+
+static enum status commit_own(struct disk_jobs *jobs, struct job *job) {
+    return jobs->backend.calls->snapshot_commit(jobs->backend.self, STORE_SLOT_OWN,
+                                                &job->header, false, &job->error);
 }
 
 /* --- a snapshot from the leader --- */
@@ -185,51 +142,17 @@ static enum status read_piece(struct disk_jobs *jobs, struct job *job) {
                                               &job->total, &job->error);
 }
 
-static void keep_line(struct buffer *lines, struct span json) {
-    buffer_append_span(lines, json);
-    buffer_append_char(lines, '\n');
-}
-
-static enum status keep_session(void *context, struct span json) {
-    keep_line(&((struct job *)context)->sessions, json);
-    return STATUS_OK;
-}
-
-static enum status keep_state(void *context, struct span json) {
-    keep_line(&((struct job *)context)->data, json);
-    return STATUS_OK;
-}
-
-static enum status load_snapshot(struct disk_jobs *jobs, struct job *job) {
-    struct snapshot_check check;
-    struct buffer bytes;
-    uint64_t offset = 0;
-    enum status status;
-    snapshot_check_init(&check);
-    check.context = job;
-    check.session = keep_session;
-    check.state = keep_state;
-    buffer_init(&bytes);
-    do {
-        buffer_clear(&bytes);
-        status = jobs->backend.calls->snapshot_read(jobs->backend.self, job->snapshot.index,
-                                                    offset, SNAPSHOT_IO_BYTES, &bytes,
-                                                    &job->total, &job->error);
-        if (status == STATUS_OK) {
-            status = snapshot_check_feed(&check, buffer_span(&bytes));
-        }
-        offset += buffer_count(&bytes);
-    } while (status == STATUS_OK && offset < job->total && buffer_count(&bytes) > 0);
+/* The sessions are the node's. The machine is restored on the apply thread, which reads the
+ * states piece by piece. */
+static enum status open_snapshot(struct disk_jobs *jobs, struct job *job) {
+    struct file file = FILE_CLOSED;
+    enum status status = jobs->backend.calls->snapshot_open(
+        jobs->backend.self, job->snapshot.index, &file, &job->total, &job->error);
     if (status == STATUS_OK) {
-        status = snapshot_check_finish(&check);
+        struct reader *reader = reader_new(file);
+        job->cargo = &reader->cargo;
+        status = reader_take_sessions(reader, &job->sessions, &job->error);
     }
-    if (status == STATUS_CORRUPT) {
-        error_set(&job->error, status,
-                  "the snapshot of entry %" PRIu64 " is damaged at line %" PRIu64,
-                  job->snapshot.index, snapshot_check_line(&check));
-    }
-    buffer_free(&bytes);
-    snapshot_check_clear(&check);
     return status;
 }
 
@@ -242,8 +165,15 @@ static enum status do_one(struct disk_jobs *jobs, struct job *job) {
         return backend->calls->write(backend->self, job);
     case JOB_READ:
         return backend->calls->read(backend->self, job);
+    case JOB_SNAPSHOT_BEGIN:
+        return begin_own(jobs, job);
+    case JOB_SNAPSHOT_CHECK:
+        return check_own(jobs, job);
     case JOB_SNAPSHOT_TAKE:
-        return take_snapshot(jobs, job);
+        return commit_own(jobs, job);
+    case JOB_SNAPSHOT_DROP:
+        backend->calls->snapshot_abort(backend->self, STORE_SLOT_OWN);
+        return STATUS_OK;
     case JOB_SNAPSHOT_RECEIVE:
         return receive_snapshot(jobs, job);
     case JOB_SNAPSHOT_INSTALL:
@@ -251,7 +181,7 @@ static enum status do_one(struct disk_jobs *jobs, struct job *job) {
     case JOB_SNAPSHOT_READ:
         return read_piece(jobs, job);
     case JOB_SNAPSHOT_LOAD:
-        return load_snapshot(jobs, job);
+        return open_snapshot(jobs, job);
     case JOB_CLEAR_QUARANTINE:
         return backend->calls->clear_quarantine(backend->self, &job->error);
     }

@@ -2,6 +2,7 @@
  *
  *     the loop's: net, node, links, status.latest     the disk thread's: disk.jobs
  *     handed over under a mutex of their own: disk (jobs), batches, calls, the state's copy
+ *     handed from thread to thread along with a job or a batch: writing
  *
  * Until server_start() and after the loop was joined, all of it belongs to the caller. */
 #ifndef RAFTPICO_SERVER_INTERNAL_H
@@ -15,6 +16,7 @@
 #include "server/calls.h"
 #include "server/disk.h"
 #include "server/server.h"
+#include "server/writing.h"
 
 enum link_kind {
     LINK_SOCKET,
@@ -51,6 +53,7 @@ struct server {
     struct link *watched;
     struct disk disk;
     struct batches batches;
+    struct writing writing;
     struct calls calls;
     struct state_copy state;
 

@@ -99,9 +99,18 @@ static void carry(struct server *server) {
     links_review(server);
 }
 
+/* Not by a wake: the node asks for turns while it waits for this. */
+static void take_writing(struct server *server) {
+    struct error result = {.status = STATUS_OK};
+    if (writing_poll(&server->writing, net_now_ms(), &result)) {
+        node_snapshot_written(server->node, result.status, result.text);
+    }
+}
+
 static void on_turn(void *host) {
     struct server *server = host;
     node_set_time(server->node, net_now_ms(), net_wall_ms());
+    take_writing(server);
     node_turn(server->node);
     carry(server);
     state_publish(server);

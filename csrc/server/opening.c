@@ -109,6 +109,6 @@ enum status opening_make_node(struct server *server, const struct server_options
         server->node = NULL;
         return status;
     }
-    disk_init(&server->disk, backend, server->net);
+    disk_init(&server->disk, backend, &server->writing, server->net);
     return STATUS_OK;
 }

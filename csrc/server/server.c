@@ -30,8 +30,13 @@ static void clear_parts(struct server *server) {
 /* The address first: whose port is taken never touches the directory of the one who has it. */
 static enum status open_parts(struct server *server, const struct server_options *options,
                               struct error *error) {
-    enum status status = net_open(&LOOP_EVENTS, server, &server->net, error);
+    enum status status = writing_init(&server->writing, options->snapshot_timeout_ms, error);
     if (status != STATUS_OK) {
+        return status;
+    }
+    status = net_open(&LOOP_EVENTS, server, &server->net, error);
+    if (status != STATUS_OK) {
+        writing_clear(&server->writing);
         return status;
     }
     status =
@@ -41,6 +46,7 @@ static enum status open_parts(struct server *server, const struct server_options
     }
     if (status != STATUS_OK) {
         net_close(server->net);
+        writing_clear(&server->writing);
     }
     return status;
 }
@@ -126,6 +132,7 @@ void server_close(struct server *server) {
     } else {
         calls_end(&server->calls);
     }
+    writing_clear(&server->writing); /* its file is the disk's */
     disk_clear(&server->disk);
     node_free(server->node);
     net_close(server->net);
@@ -138,6 +145,10 @@ void server_close(struct server *server) {
 struct apply_batch *server_wait_batch(struct server *server, uint32_t timeout_ms,
                                       bool *stopped) {
     return batches_wait(&server->batches, timeout_ms, stopped);
+}
+
+struct writing *server_writing(struct server *server) {
+    return &server->writing;
 }
 
 void server_finish_batch(struct server *server, struct apply_batch *batch) {

@@ -19,6 +19,7 @@
 #include "node/batch.h"
 
 struct server;
+struct writing; /* server/writing.h */
 
 struct server_options {
     const char
@@ -31,6 +32,8 @@ struct server_options {
                                     larger than this and than the last snapshot; 0: default (64
                                     MiB) */
     uint64_t seed;               /* of the randomised time-outs; 0: from the system */
+    uint64_t snapshot_timeout_ms; /* a child process that writes a snapshot without progress
+                                     for this long is ended; 0: default (300,000) */
     uint32_t
         request_timeout_ms; /* every request is answered within this; 0: default (60,000) */
 };
@@ -52,6 +55,9 @@ void server_close(struct server *server);
 struct apply_batch *server_wait_batch(struct server *server, uint32_t timeout_ms,
                                       bool *stopped);
 void server_finish_batch(struct server *server, struct apply_batch *batch);
+
+/* Apply thread: where a snapshot is written (an APPLY_SNAPSHOT item); as long as the server. */
+struct writing *server_writing(struct server *server);
 
 /* Why it stopped: STATUS_OK after server_stop(), else what failed (disk ...). */
 enum status server_exit_status(struct server *server, struct error *error);

@@ -223,6 +223,36 @@ enum status snapfile_write(struct snapfile *snapfile, enum store_slot number, st
     return status;
 }
 
+struct file snapfile_slot_file(const struct snapfile *snapfile, enum store_slot slot) {
+    ASSERT(snapfile->slots[slot].file.fd >= 0);
+    return snapfile->slots[slot].file;
+}
+
+enum status snapfile_check(struct snapfile *snapfile, enum store_slot number, size_t bytes_max,
+                           bool *whole, uint64_t *checked, struct error *error) {
+    struct snapfile_slot *slot = &snapfile->slots[number];
+    ASSERT(slot->file.fd >= 0);
+    struct buffer piece;
+    buffer_init(&piece);
+    char *into = buffer_reserve(&piece, bytes_max);
+    size_t got = 0;
+    enum status status = file_read(&slot->file, slot->bytes, into, bytes_max, &got, error);
+    if (status == STATUS_OK) {
+        status = snapshot_check_feed(&slot->check, (struct span){into, got});
+        slot->bytes += got;
+        *checked = slot->bytes;
+    }
+    buffer_free(&piece);
+    if (status == STATUS_CORRUPT) {
+        error_set(error, status, "%s/%s: what was written is not a snapshot at line %" PRIu64,
+                  snapfile->directory->path, slot->file.name,
+                  snapshot_check_line(&slot->check));
+        snapfile_abort(snapfile, number);
+    }
+    *whole = got < bytes_max;
+    return status;
+}
+
 enum status snapfile_verify(struct snapfile *snapfile, enum store_slot number, uint64_t index,
                             uint64_t term, uint32_t chain_crc, const char *cluster_id,
                             struct error *error) {
@@ -298,4 +328,15 @@ enum status snapfile_read(struct snapfile *snapfile, uint64_t index, uint64_t of
         buffer_extend(bytes, got);
     }
     return status;
+}
+
+/* By its name: a descriptor of its own stays good when a newer snapshot takes the place. */
+enum status snapfile_open(const struct snapfile *snapfile, uint64_t index, struct file *file,
+                          uint64_t *bytes, struct error *error) {
+    if (index == 0 || snapfile->index != index) {
+        return error_set(error, STATUS_NOT_FOUND, "snapshot %" PRIu64 " is not there any more",
+                         index);
+    }
+    *bytes = snapfile->bytes;
+    return file_open(file, snapfile->directory, snapfile->file.name, FILE_READ, error);
 }

@@ -2,7 +2,9 @@
  *
  * A snapshot is written to a temporary file, checked as its bytes pass (seals, count, trailer)
  * and synced every few MiB, so that the commit at the end stalls the disk thread only briefly:
- * sync, rename, sync the directory. Only then does the older one go.
+ * sync, rename, sync the directory. Only then does the older one go. One that somebody else
+ * writes into the slot's file (another thread, another process) is read back and checked piece
+ * by piece instead, between other work of the disk thread.
  *
  * Invariant: `index` names a file that is whole, durable and open to read; 0: there is none. */
 #ifndef RAFTPICO_STORAGE_SNAPFILE_H
@@ -50,6 +52,12 @@ enum status snapfile_begin(struct snapfile *snapfile, enum store_slot slot,
 enum status snapfile_write(struct snapfile *snapfile, enum store_slot slot, struct span bytes,
                            struct error *error) MUST_USE;
 void snapfile_abort(struct snapfile *snapfile, enum store_slot slot);
+/* The slot's file, for a writer of its own; borrowed until the slot is committed or aborted. */
+struct file snapfile_slot_file(const struct snapfile *snapfile, enum store_slot slot);
+enum status snapfile_check(struct snapfile *snapfile, enum store_slot slot, size_t bytes_max,
+                           bool *whole, uint64_t *checked, struct error *error) MUST_USE;
+enum status snapfile_open(const struct snapfile *snapfile, uint64_t index, struct file *file,
+                          uint64_t *bytes, struct error *error) MUST_USE;
 /* Is the slot's content a whole snapshot of this position and (unless "") this cluster? */
 enum status snapfile_verify(struct snapfile *snapfile, enum store_slot slot, uint64_t index,
                             uint64_t term, uint32_t chain_crc, const char *cluster_id,

@@ -223,6 +223,24 @@ void store_snapshot_abort(struct store *store, enum store_slot slot) {
     snapfile_abort(&store->snapfile, slot);
 }
 
+struct file store_snapshot_file(const struct store *store, enum store_slot slot) {
+    return snapfile_slot_file(&store->snapfile, slot);
+}
+
+enum status store_snapshot_check(struct store *store, enum store_slot slot, size_t bytes_max,
+                                 bool *whole, uint64_t *checked, struct error *error) {
+    if (is_broken(store, error)) {
+        return store->broken.status;
+    }
+    struct error why = {.status = STATUS_OK};
+    enum status status =
+        snapfile_check(&store->snapfile, slot, bytes_max, whole, checked, &why);
+    if (status == STATUS_CORRUPT) {
+        return error_set(error, status, "%s", why.text); /* the writer's fault */
+    }
+    return finish(store, status, &why, error);
+}
+
 /* A snapshot that leaves the log alone must be of an entry in it, and of the same history:
  * otherwise the next opening would find a log that does not go on from it. */
 static enum status check_position(struct store *store, uint64_t index, uint32_t chain_crc,
@@ -301,4 +319,12 @@ enum status store_snapshot_read(struct store *store, uint64_t index, uint64_t of
         return store->broken.status;
     }
     return snapfile_read(&store->snapfile, index, offset, bytes_max, bytes, total, error);
+}
+
+enum status store_snapshot_open(const struct store *store, uint64_t index, struct file *file,
+                                uint64_t *bytes, struct error *error) {
+    if (is_broken(store, error)) {
+        return store->broken.status;
+    }
+    return snapfile_open(&store->snapfile, index, file, bytes, error);
 }

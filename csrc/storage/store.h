@@ -24,6 +24,7 @@
 #include "base/buffer.h"
 #include "base/limits.h"
 #include "base/status.h"
+#include "storage/file.h"
 #include "wire/meta.h"
 
 struct store;
@@ -109,6 +110,16 @@ enum status store_snapshot_write(struct store *store, enum store_slot slot, stru
                                  struct error *error) MUST_USE;
 void store_snapshot_abort(struct store *store, enum store_slot slot);
 
+/* Instead of store_snapshot_write: the slot's file, for whoever writes all of it - on another
+ * thread, in another process - and syncs it, while the store works on. Borrowed until the slot
+ * is committed or aborted, which must wait for the writer. Afterwards store_snapshot_check
+ * reads back and checks the next bytes_max bytes at a time, until `*whole`: the file has ended;
+ * `*checked` says how many bytes so far.
+ * STATUS_CORRUPT: what was written is no snapshot; the slot is empty then. */
+struct file store_snapshot_file(const struct store *store, enum store_slot slot);
+enum status store_snapshot_check(struct store *store, enum store_slot slot, size_t bytes_max,
+                                 bool *whole, uint64_t *checked, struct error *error) MUST_USE;
+
 /* Verify the temporary file end to end (seals, count, trailer), then make it the snapshot at
  * `index`, `term`, durably. `chain_crc` is the checksum of the entry at that index. For
  * STORE_SLOT_OWN segments wholly covered (but for `keep_entries` before index) are removed; for
@@ -127,6 +138,11 @@ enum status store_snapshot_commit(struct store *store, enum store_slot slot, uin
 enum status store_snapshot_read(struct store *store, uint64_t index, uint64_t offset,
                                 size_t bytes_max, struct buffer *bytes, uint64_t *total,
                                 struct error *error) MUST_USE;
+
+/* Open the current snapshot (which must be the one at `index`, else STATUS_NOT_FOUND) to read
+ * it on any thread: what replaces it does not disturb. The caller closes the file. */
+enum status store_snapshot_open(const struct store *store, uint64_t index, struct file *file,
+                                uint64_t *bytes, struct error *error) MUST_USE;
 
 #define SEGMENT_BYTES_DEFAULT (64ull * 1024 * 1024)
 

@@ -6,12 +6,15 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/memory.h"
 #include "check.h"
+#include "server/reader.h"
 #include "server/server.h"
+#include "server/writing.h"
 
 #define CALL_TIMEOUT_MS 20000u
 
@@ -22,9 +25,61 @@ struct host {
     pthread_t thread;
 };
 
+static const struct span PIECES[] = {{"{\"pieces\":2}", 12}, {"[\"the second\"]", 14}};
+
+static void write_pieces(struct writer *writer) {
+    struct error error = {0};
+    for (size_t i = 0; i < 2; i++) {
+        snapshot_stream_open_line(&writer->stream);
+        buffer_append_span(&writer->stream.out, PIECES[i]);
+        snapshot_stream_close_line(&writer->stream);
+        CHECK(writer_flush(writer, &error) == STATUS_OK);
+    }
+    CHECK(writer_end(writer, &error) == STATUS_OK);
+}
+
+/* By this thread and by a process in turn, as a machine of Python's may. */
+static void take_snapshot(struct server *server, struct span header_line) {
+    static atomic_uint count;
+    struct writing *writing = server_writing(server);
+    struct writer writer;
+    writing_start(writing, header_line, &writer);
+    if (atomic_fetch_add(&count, 1) % 2 == 0) {
+        write_pieces(&writer);
+        writing_finish(writing, STATUS_OK, "");
+    } else {
+        sigset_t mask;
+        pthread_sigmask(SIG_SETMASK, NULL, &mask);
+        pid_t parent = getpid();
+        pid_t pid = fork();
+        if (pid == 0) {
+            writing_isolate(writing, parent, &mask);
+            write_pieces(&writer);
+            writing_finish(writing, STATUS_OK, "");
+            _exit(0);
+        }
+        CHECK(pid > 0);
+        writing_forked(writing, pid);
+    }
+    writer_clear(&writer);
+}
+
+static void restore(struct apply_item *item) {
+    struct reader *reader = reader_of(item->cargo);
+    struct error error = {0};
+    struct span json;
+    bool ended = false;
+    for (size_t i = 0; i < 2; i++) {
+        CHECK(reader_next(reader, &json, &ended, &error) == STATUS_OK && !ended);
+        CHECK(span_equal(json, PIECES[i]));
+    }
+    CHECK(reader_next(reader, &json, &ended, &error) == STATUS_OK && ended);
+}
+
 /* Commands and queries return their input; the state is one piece, and restoring it does
  * nothing. */
-static void run_item(struct apply_batch *batch, struct apply_item *item) {
+static void run_item(struct server *server, struct apply_batch *batch,
+                     struct apply_item *item) {
     struct span input = apply_item_input(batch, item);
     item->outcome = APPLY_DONE;
     item->output_offset = batch->output.size;
@@ -34,11 +89,14 @@ static void run_item(struct apply_batch *batch, struct apply_item *item) {
     case APPLY_LOCAL_QUERY:
         buffer_append_span(&batch->output, input);
         break;
-    case APPLY_SNAPSHOT:
+    case APPLY_STATE:
         buffer_append_text(&batch->output, "{\"pieces\":2}\n[\"the second\"]\n");
         break;
+    case APPLY_SNAPSHOT:
+        take_snapshot(server, input);
+        break;
     case APPLY_RESTORE:
-        CHECK(input.size > 0 && input.data[input.size - 1] == '\n');
+        restore(item);
         break;
     case APPLY_NOTICE:
         fprintf(stderr, "  %.*s\n", (int)input.size, input.data);
@@ -53,7 +111,7 @@ static void *apply_loop(void *argument) {
     while (!stopped) {
         struct apply_batch *batch = server_wait_batch(server, 100, &stopped);
         for (uint32_t i = 0; batch != NULL && i < batch->count; i++) {
-            run_item(batch, &batch->items[i]);
+            run_item(server, batch, &batch->items[i]);
         }
         if (batch != NULL) {
             server_finish_batch(server, batch);

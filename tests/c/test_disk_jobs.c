@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "check.h"
 #include "server/disk_jobs.h"
+#include "server/reader.h"
 
 #define ENTRIES 5u
 #define CONFIGURATION                                                                          \
@@ -65,17 +66,87 @@ static void write_entries(struct disk_jobs *jobs) {
     job_free(job);
 }
 
-static uint64_t take(struct disk_jobs *jobs, struct span pieces, enum status expected) {
+static void do_simple(struct disk_jobs *jobs, enum job_kind kind, enum status expected) {
+    job_free(done(jobs, job_new(kind), expected));
+}
+
+/* Write the lines of `pieces` where the job has made room for them, a part of a line at a time
+ * and with as little in memory as the writer likes. */
+static void write_state(struct disk_jobs *jobs, struct span header_line, struct span pieces) {
+    struct writer writer;
+    struct error error = {0};
+    writing_start(jobs->writing, header_line, &writer);
+    while (pieces.size > 0) {
+        size_t size =
+            (size_t)((const char *)memchr(pieces.data, '\n', pieces.size) - pieces.data);
+        snapshot_stream_open_line(&writer.stream);
+        for (size_t at = 0; at < size; at += 70000) {
+            size_t part = size - at < 70000 ? size - at : 70000;
+            buffer_append(&writer.stream.out, pieces.data + at, part);
+            CHECK(!writer_is_full(&writer) || writer_flush(&writer, &error) == STATUS_OK);
+        }
+        snapshot_stream_close_line(&writer.stream);
+        pieces = (struct span){pieces.data + size + 1, pieces.size - size - 1};
+    }
+    CHECK(writer_end(&writer, &error) == STATUS_OK);
+    CHECK(writer.stream.out.capacity < 2 * WRITER_BUFFER_BYTES + 100000);
+    writer_clear(&writer);
+    writing_finish(jobs->writing, STATUS_OK, "");
+    CHECK(writing_poll(jobs->writing, 1, &error) && error.status == STATUS_OK);
+}
+
+static uint64_t check_all(struct disk_jobs *jobs) {
+    uint64_t total = 0;
+    for (bool whole = false; !whole;) {
+        struct job *job = done(jobs, job_new(JOB_SNAPSHOT_CHECK), STATUS_OK);
+        CHECK(job->total - total <= SNAPSHOT_CHECK_BYTES);
+        whole = job->whole;
+        total = job->total;
+        job_free(job);
+    }
+    return total;
+}
+
+static struct job *take_job(void) {
     struct job *job = job_new(JOB_SNAPSHOT_TAKE);
     job->header.index = ENTRIES;
     job->header.term = 3;
     job->header.chain_crc = chain_crc;
     buffer_append_text(&job->configuration, CONFIGURATION);
-    buffer_append_span(&job->data, pieces);
-    done(jobs, job, expected);
-    uint64_t total = job->total;
-    job_free(job);
+    job->header.configuration = buffer_span(&job->configuration);
+    return job;
+}
+
+static uint64_t take(struct disk_jobs *jobs, struct span pieces, enum status expected) {
+    struct job *job = take_job();
+    struct buffer line;
+    buffer_init(&line);
+    snapshot_write_header(&line, &job->header);
+    do_simple(jobs, JOB_SNAPSHOT_BEGIN, STATUS_OK);
+    write_state(jobs, buffer_span(&line), pieces);
+    uint64_t total = check_all(jobs);
+    job_free(done(jobs, job, expected));
+    buffer_free(&line);
     return total;
+}
+
+/* A process that writes something else, or only half of it, leaves no snapshot. */
+static void take_rubbish(struct disk_jobs *jobs) {
+    struct error error = {0};
+    do_simple(jobs, JOB_SNAPSHOT_BEGIN, STATUS_OK);
+    CHECK(file_write(&jobs->writing->file, 0, SPAN("{}\n"), &error) == STATUS_OK);
+    do_simple(jobs, JOB_SNAPSHOT_CHECK, STATUS_CORRUPT);
+    struct job *job = take_job();
+    struct buffer line;
+    buffer_init(&line);
+    snapshot_write_header(&line, &job->header);
+    do_simple(jobs, JOB_SNAPSHOT_BEGIN, STATUS_OK);
+    CHECK(file_write(&jobs->writing->file, 0, buffer_span(&line), &error) == STATUS_OK);
+    check_all(jobs);
+    job_free(done(jobs, job, STATUS_CORRUPT));
+    buffer_free(&line);
+    do_simple(jobs, JOB_SNAPSHOT_BEGIN, STATUS_OK);
+    do_simple(jobs, JOB_SNAPSHOT_DROP, STATUS_OK);
 }
 
 /* Chunk by chunk from one to the other, as between members. */
@@ -116,8 +187,18 @@ static void load(struct disk_jobs *jobs, struct span pieces) {
     struct job *job = job_new(JOB_SNAPSHOT_LOAD);
     job->snapshot.index = ENTRIES;
     done(jobs, job, STATUS_OK);
-    CHECK(span_equal(buffer_span(&job->data), pieces));
-    job_free(job);
+    struct reader *reader = reader_of(job->cargo);
+    struct error error = {0};
+    struct span json;
+    bool ended = false;
+    while (pieces.size > 0) {
+        CHECK(reader_next(reader, &json, &ended, &error) == STATUS_OK && !ended);
+        CHECK(json.size < pieces.size && memcmp(json.data, pieces.data, json.size) == 0);
+        CHECK(pieces.data[json.size] == '\n');
+        pieces = (struct span){pieces.data + json.size + 1, pieces.size - json.size - 1};
+    }
+    CHECK(reader_next(reader, &json, &ended, &error) == STATUS_OK && ended);
+    job_free(job); /* and with it the reader */
     job = job_new(JOB_SNAPSHOT_LOAD);
     job->snapshot.index = ENTRIES - 1;
     job_free(done(jobs, job, STATUS_NOT_FOUND));
@@ -153,12 +234,17 @@ static void pieces_make(struct buffer *pieces, size_t piece_bytes, unsigned coun
 static void test_pair(struct backend from, struct backend to, size_t piece_bytes,
                       unsigned count) {
     struct disk_jobs sender, receiver;
+    struct writing sending, receiving;
+    struct error error = {0};
     struct buffer pieces;
     buffer_init(&pieces);
     pieces_make(&pieces, piece_bytes, count);
-    disk_jobs_init(&sender, from);
-    disk_jobs_init(&receiver, to);
+    CHECK(writing_init(&sending, 0, &error) == STATUS_OK);
+    CHECK(writing_init(&receiving, 0, &error) == STATUS_OK);
+    disk_jobs_init(&sender, from, &sending);
+    disk_jobs_init(&receiver, to, &receiving);
     write_entries(&sender);
+    take_rubbish(&sender);
     uint64_t total = take(&sender, buffer_span(&pieces), STATUS_OK);
     load(&sender, buffer_span(&pieces));
     receive_rubbish(&receiver);
@@ -170,6 +256,8 @@ static void test_pair(struct backend from, struct backend to, size_t piece_bytes
     carry(&receiver, &receiver, total);
     install(&receiver, ENTRIES, total, STATUS_OK); /* the same once more */
     load(&receiver, buffer_span(&pieces));
+    writing_clear(&sending);
+    writing_clear(&receiving);
     disk_jobs_clear(&sender);
     disk_jobs_clear(&receiver);
     buffer_free(&pieces);
