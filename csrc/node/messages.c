@@ -326,7 +326,7 @@ void messages_receive(struct node *node, struct peer *peer, const struct peer_me
         return;
     }
     if (message->kind == PEER_SNAPSHOT_REPLY) {
-        snapshot_stop_sending(node, peer);
+        snapshot_sent(node, peer);
     }
     struct raft_message in = message->raft;
     in.from = peer->id;

@@ -273,6 +273,7 @@ static void welcomed(struct node *node, struct peer *peer, const struct peer_mes
     execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_CONNECTED,
                                                .id = peer->id,
                                                .incarnation = message->incarnation});
+    snapshot_connected(node, peer);
 }
 
 static void refused(struct node *node, struct peer *peer, const struct peer_message *message) {

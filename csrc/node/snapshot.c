@@ -7,10 +7,25 @@
 #include "node/internal.h"
 
 #define SENDING_TIMEOUT_MS 10000u
+#define SENDING_PATIENCE 4u  /* times as long may the log grow while a snapshot is sent */
 #define RETRY_DOUBLED_MAX 6u /* a failure's wait grows to 64 times SNAPSHOT_RETRY_MS */
 #define CHILD_TRIES 2u       /* processes that may end badly in a row: then the machine waits */
 
 /* --- taking --- */
+/* A newer snapshot would make a transfer begin anew (S8); one that is broken off for a moment
+ * counts as under way. */
+static bool is_being_sent(const struct node *node) {
+    for (uint32_t i = 0; i < node->peer_count; i++) {
+        const struct sending *sending = &node->peers[i]->sending;
+        if (sending->total > 0 && sending->offset < sending->total &&
+            sending->position.index == node->snapshots.position.index &&
+            node->now_ms - sending->progress_ms < SENDING_TIMEOUT_MS) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Members reach the threshold at different sizes, so that they do not all stop to save at once
  * (S15). */
 static bool log_outgrew_state(const struct node *node) {
@@ -20,6 +35,9 @@ static bool log_outgrew_state(const struct node *node) {
         threshold = snapshots->bytes;
     }
     threshold += threshold / 8 * (node->meta.node_id % 4);
+    if (is_being_sent(node)) {
+        threshold *= SENDING_PATIENCE;
+    }
     return snapshots->log_bytes > threshold;
 }
 
@@ -257,9 +275,14 @@ void snapshot_send(struct node *node, struct peer *peer) {
         return;
     }
     bool reading = sending->reading;
+    /* After a break it goes on where it was; the receiver, who knows, corrects that (S8). */
+    bool same = sending->position.index == node->snapshots.position.index &&
+                sending->position.term == node->snapshots.position.term &&
+                sending->offset < sending->total;
     *sending = (struct sending){.active = true,
                                 .reading = reading,
                                 .position = node->snapshots.position,
+                                .offset = same ? sending->offset : 0,
                                 .progress_ms = node->now_ms};
     if (!reading) {
         read_chunk(node, peer);
@@ -269,6 +292,11 @@ void snapshot_send(struct node *node, struct peer *peer) {
 void snapshot_stop_sending(struct node *node, struct peer *peer) {
     (void)node;
     peer->sending.active = false;
+}
+
+void snapshot_sent(struct node *node, struct peer *peer) {
+    snapshot_stop_sending(node, peer);
+    peer->sending.total = 0;
 }
 
 static void chunk_read(struct node *node, struct job *job) {
@@ -335,6 +363,14 @@ static void want_more(struct node *node) {
                           &(struct peer_message){.kind = PEER_SNAPSHOT_WANT,
                                                  .raft = {.last = snapshots->incoming},
                                                  .offset = snapshots->incoming_offset});
+    }
+}
+
+void snapshot_connected(struct node *node, struct peer *peer) {
+    const struct snapshots *snapshots = &node->snapshots;
+    if (snapshots->receiving && snapshots->from == peer->id && !snapshots->incoming_busy &&
+        !snapshots->installing) {
+        want_more(node); /* the last one may be lost with the connection before */
     }
 }
 

@@ -1,5 +1,5 @@
-/* A snapshot's lines, made and sealed piece by piece, so that a state of any size - one value of
- * a gigabyte too - passes through a buffer of a bounded size on its way to a file.
+/* A snapshot's lines, made and sealed piece by piece, so that a state of any size - one value
+ * of a gigabyte too - passes through a buffer of a bounded size on its way to a file.
  *
  *   begin    the head: the header line (snapshot_write_header) and the lines of sessions
  *            (snapshot_write_session), sealed already
