@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
+import logging
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import raftpico
@@ -176,6 +180,79 @@ class Ledger(raftpico.Machine):
         return self.totals.get(key, 0)
 
 
+class Saver(raftpico.Machine):
+    """A machine whose snapshot() does as it was told by a command."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Any] = {}
+        self.index = 0  # of the last command
+        self.mode: list[Any] = ["well"]
+
+    def apply(self, ctx: raftpico.ApplyContext, input: Any) -> Any:
+        if ctx.kind == raftpico.ApplyKind.COMMAND:
+            self.index = ctx.index
+        ((verb, argument),) = input.items()
+        if verb == "put":
+            key, value = argument
+            self.entries[key] = value
+        elif verb == "fill":
+            start, count = argument
+            self.entries.update((f"k{at}", at) for at in range(start, start + count))
+        elif verb == "mode":
+            self.mode = argument
+        elif verb == "get":
+            return self.entries.get(argument)
+        return len(self.entries)
+
+    def snapshot(self) -> Iterator[Any]:
+        verb, *arguments = self.mode
+        if verb == "raise":
+            raise ValueError("no snapshot today")
+        if verb == "object":
+            yield object()
+        if verb == "wait":  # until the file is gone
+            while Path(arguments[0]).exists():
+                time.sleep(0.005)
+        if verb == "spin":
+            end = time.monotonic() + arguments[0]
+            while time.monotonic() < end:
+                pass
+        yield {"index": self.index, "mode": self.mode}
+        items = iter(self.entries.items())
+        while piece := dict(itertools.islice(items, 100)):
+            yield piece
+
+    def restore(self, state: Iterator[Any]) -> None:
+        first = next(state)
+        self.index, self.mode = first["index"], first["mode"]
+        self.entries = {key: value for piece in state for key, value in piece.items()}
+
+
+class SaverInProcess(Saver):
+    """The same where it cannot be forked."""
+
+    snapshot_in_process = True
+
+
+class Whole(raftpico.Machine):
+    """All of its state is one value: a snapshot of one long line."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Any] = {}
+
+    def apply(self, ctx: raftpico.ApplyContext, input: Any) -> Any:
+        ((verb, argument),) = input.items()
+        if verb == "fill":
+            start, count = argument
+            self.entries.update(
+                (f"k{at}", [at, {"text": "ä" * (at % 50), "half": at / 2}])
+                for at in range(start, start + count)
+            )
+        elif verb == "get":
+            return self.entries.get(argument)
+        return len(self.entries)
+
+
 def say(notice: dict[str, Any]) -> None:
     print(json.dumps(notice), flush=True)
 
@@ -187,6 +264,11 @@ MACHINES = {
     "own": Own,
     "compact": Faulty,
     "ledger": Ledger,
+    "saver": Saver,
+    "saver-in-process": SaverInProcess,
+    "impatient": Saver,
+    "frequent": Saver,
+    "whole": Whole,
 }
 
 # Small files and early snapshots.
@@ -199,9 +281,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "insecure": True,  # for network namespaces, whose addresses are not loopback's
         "on_notice": say,
     },
+    "impatient": {"snapshot_timeout": 1.0},
+    "frequent": {"snapshot_log_bytes": 20_000},
 }
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(message)s")
     name, address, *data = sys.argv[1:]
     options = OPTIONS.get(name, {})
     machine = MACHINES[name]()
