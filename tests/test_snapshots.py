@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from breaks import Proxy, shim
 from cluster import Cluster, Connection, Member, request, result_of, wait_for
+from load import command_many
 
 MakeCluster = Callable[..., Cluster]
 
@@ -321,22 +322,9 @@ def test_a_transfer_goes_on_where_it_broke(make_cluster: MakeCluster, tmp_path: 
     environment = {"LD_PRELOAD": str(shim()), "RAFTPICO_SHIM_ROUTES": str(routes)}
     cluster = make_cluster(1, command=running("whole"), environment=environment)
     leader = cluster.wait_leader()
-    result_of(leader.apply({"fill": [0, 250_000]}))
-    for at in range(12_000 // 40):  # past what is kept behind a snapshot
-        with leader.connect() as connection:
-            connection.send(
-                *[
-                    {
-                        "jsonrpc": "2.0",
-                        "id": i,
-                        "method": "Apply",
-                        "params": {"kind": "Command", "input": {"fill": [at, 1]}},
-                    }
-                    for i in range(40)
-                ]
-            )
-            for _ in range(40):
-                result_of(connection.receive())
+    result_of(leader.apply({"fill": [0, 140_000]}))
+    # Past what is kept behind a snapshot.
+    command_many(cluster, [{"fill": [0, 1]}] * 12_000)
     index = leader.result("TakeSnapshot")["snapshot_index"]
     assert leader.data is not None
     (file,) = leader.data.glob("snapshot-*.jsonl")
@@ -361,11 +349,12 @@ def test_a_transfer_goes_on_where_it_broke(make_cluster: MakeCluster, tmp_path: 
                 to_leader.cut()
             assert connection.receive()["result"]["members"][-1] == new.address
         assert new.state()["snapshot"]["index"] >= index
-        # A cut loses what is on its way, here at most a few chunks of 256 KiB.
-        assert to_new.bytes_in < total + 10 * 4 * 256 * 1024
+        print(f"{to_new.bytes_in - total} bytes more than the {total} of the snapshot")
+        # A cut loses what is on its way: a chunk of 256 KiB, and one that was asked for twice.
+        assert to_new.bytes_in < total + 10 * 2 * 256 * 1024 + 500_000
         assert to_new.connections > 10
     finally:
         to_new.close()
         to_leader.close()
-    assert result_of(new.apply({"get": "k249999"}, "LocalQuery"))[0] == 249_999
-    cluster.wait_converged()
+    assert result_of(new.apply({"get": "k139999"}, "LocalQuery"))[0] == 139_999
+    wait_for("it has all of it", lambda: lag(new) == 0)
