@@ -161,6 +161,9 @@ void checker_stored(struct world *world, struct server *server, const struct sto
         }
         return;
     case JOB_READ:
+    case JOB_SNAPSHOT_BEGIN:
+    case JOB_SNAPSHOT_CHECK:
+    case JOB_SNAPSHOT_DROP:
     case JOB_SNAPSHOT_RECEIVE:
     case JOB_SNAPSHOT_READ:
     case JOB_SNAPSHOT_LOAD:

@@ -41,6 +41,7 @@ static void draw_trouble(struct world *world, struct rates *rates) {
     rates->disk_slow = maybe(world, 20000);
     rates->machine_us_max = between(world, 20, 5000);
     rates->machine_slow = maybe(world, 20000);
+    rates->writing_dies = maybe(world, 300000);
     rates->clock = maybe(world, 10000);
     rates->turn_delay_us_max = between(world, 0, 2000);
     rates->drift = world_chance(world, 300000);

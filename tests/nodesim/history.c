@@ -317,25 +317,25 @@ static void each_answer(struct world *world, struct span line, void *context,
     free(copy);
 }
 
-struct writer {
+struct answering {
     struct server *server;
     uint64_t pipe;
 };
 
 static void each_written(struct world *world, void *context, const char *text) {
-    const struct writer *writer = context;
-    one_answered(world, writer->server, writer->pipe, text);
+    const struct answering *answering = context;
+    one_answered(world, answering->server, answering->pipe, text);
 }
 
 void history_answered(struct world *world, struct server *server, uint64_t pipe,
                       struct span bytes) {
-    struct writer writer = {server, pipe};
+    struct answering answering = {server, pipe};
     while (bytes.size > 0 && !world->failed) {
         const char *end = memchr(bytes.data, '\n', bytes.size);
         size_t size = end != NULL ? (size_t)(end - bytes.data) : bytes.size;
         struct span line = {bytes.data, size};
         if (!peer_is_message(line)) { /* what a stranger is told */
-            each_answer(world, line, &writer, each_written);
+            each_answer(world, line, &answering, each_written);
         }
         size_t used = end != NULL ? size + 1 : size;
         bytes = (struct span){bytes.data + used, bytes.size - used};

@@ -66,8 +66,8 @@ static void push_job(struct world *world, struct server *server, struct job *job
 }
 
 static const char *job_name(enum job_kind kind) {
-    static const char *const names[] = {"write",   "read",  "snapshot take", "receive",
-                                        "install", "chunk", "load",          "clear"};
+    static const char *const names[] = {"write",   "read",    "begin", "check", "take", "drop",
+                                        "receive", "install", "chunk", "load",  "clear"};
     return names[kind];
 }
 
@@ -146,6 +146,47 @@ void host_machine(struct world *world, struct server *server) {
     node_batch_done(server->node, batch);
 }
 
+/* --- a snapshot of our own
+ * --------------------------------------------------------------- */
+/* What a child process would write is written at once; that it has ended shows
+ * later. */
+void host_write_snapshot(struct world *world, struct server *server, struct span head,
+                         struct span states) {
+    struct writer writer;
+    struct error error = {.status = STATUS_OK};
+    vdisk_use(server->disk);
+    writing_start(&server->writing, head, &writer);
+    while (states.size > 0) {
+        const char *lf = memchr(states.data, '\n', states.size);
+        size_t size = (size_t)(lf - states.data);
+        snapshot_stream_open_line(&writer.stream);
+        buffer_append_span(&writer.stream.out, (struct span){states.data, size});
+        snapshot_stream_close_line(&writer.stream);
+        states = (struct span){lf + 1, states.size - size - 1};
+    }
+    enum status status;
+    if (world_chance(world, world->rates.writing_dies)) {
+        status = writer_flush(&writer, &error); /* no trailer, nothing synced */
+        status = status == STATUS_OK ? STATUS_CLOSED : status;
+    } else {
+        status = writer_end(&writer, &error);
+    }
+    writer_clear(&writer);
+    writing_finish(&server->writing, status, error.text);
+    uint64_t us = world_between(world, 10, 20 * world->rates.machine_us_max);
+    server->written_us = world->now_us + us;
+    world_trace(world, "s%u machine: a snapshot is being written%s", server->number + 1,
+                status == STATUS_OK ? "" : ", in vain");
+}
+
+static void take_writing(struct world *world, struct server *server) {
+    struct error result = {.status = STATUS_OK};
+    if (world->now_us >= server->written_us &&
+        writing_poll(&server->writing, host_now_ms(world, server), &result)) {
+        node_snapshot_written(server->node, result.status, result.text);
+    }
+}
+
 /* --- a turn ------------------------------------------------------------------------------ */
 static void carry(struct world *world, struct server *server) {
     struct node *node = server->node;
@@ -195,6 +236,7 @@ void host_turn(struct world *world, struct server *server) {
     }
     struct node *node = server->node;
     node_set_time(node, host_now_ms(world, server), wall_ms(world, server));
+    take_writing(world, server);
     node_turn(node);
     server->turns++;
     checker_turned(world, server);
@@ -256,10 +298,14 @@ static enum status open_directory(struct world *world, struct server *server,
     enum status status = store_open(&options, &visitor, recovery, &store, error);
     if (status == STATUS_OK) {
         node_set_meta(server->node, &recovery->meta, recovery->quarantined);
-        disk_jobs_init(&server->jobs, backend_store(store));
+        status = writing_init(&server->writing, 0, error);
+        ASSERT(status == STATUS_OK);
+        server->written_us = 0;
+        disk_jobs_init(&server->jobs, backend_store(store), &server->writing);
         status = node_start(server->node);
         if (status != STATUS_OK) {
             disk_jobs_clear(&server->jobs);
+            writing_clear(&server->writing);
         }
     }
     return status;
@@ -317,6 +363,7 @@ static void free_parts(struct server *server) {
     vdisk_use(server->disk);
     vdisk_die_at(server->disk, 1); /* closing must leave no trace */
     disk_jobs_clear(&server->jobs);
+    writing_clear(&server->writing);
     node_free(server->node);
     server->node = NULL;
     server->up = false;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "nodesim.h"
+#include "server/reader.h"
 
 #define HEAD_BYTES 120u /* of an input: what stands before its ballast */
 
@@ -170,6 +171,38 @@ static void restore(struct world *world, struct server *server, struct span inpu
     history_restored(world, server);
 }
 
+static void take_snapshot(struct world *world, struct server *server, struct span head) {
+    struct buffer states;
+    buffer_init(&states);
+    write_state(&server->machine, &states);
+    host_write_snapshot(world, server, head, buffer_span(&states));
+    buffer_free(&states);
+}
+
+static void read_snapshot(struct world *world, struct server *server, struct cargo *cargo) {
+    struct buffer states;
+    struct span json;
+    struct error error = {.status = STATUS_OK};
+    bool ended = false;
+    buffer_init(&states);
+    vdisk_use(server->disk);
+    while (!ended) {
+        enum status status = reader_next(reader_of(cargo), &json, &ended, &error);
+        if (status != STATUS_OK) {
+            world_fail(world, "s%u cannot restore: %s", server->number + 1, error.text);
+            break;
+        }
+        if (!ended) {
+            buffer_append_span(&states, json);
+            buffer_append_char(&states, '\n');
+        }
+    }
+    if (ended) {
+        restore(world, server, buffer_span(&states));
+    }
+    buffer_free(&states);
+}
+
 /* --- batches ----------------------------------------------------------------------------- */
 static void say(struct world *world, const struct server *server, struct span text) {
     world_trace(world, "s%u says: %.*s", server->number + 1, (int)text.size, text.data);
@@ -184,11 +217,14 @@ static enum apply_outcome run_item(struct world *world, struct server *server,
     case APPLY_QUERY:
     case APPLY_LOCAL_QUERY:
         return run_query(server, input, out);
-    case APPLY_SNAPSHOT:
+    case APPLY_STATE:
         write_state(&server->machine, out);
         return APPLY_DONE;
+    case APPLY_SNAPSHOT:
+        take_snapshot(world, server, input);
+        return APPLY_DONE;
     case APPLY_RESTORE:
-        restore(world, server, input);
+        read_snapshot(world, server, item->cargo);
         return APPLY_DONE;
     case APPLY_NOTICE:
         say(world, server, input);

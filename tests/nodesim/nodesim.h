@@ -24,6 +24,7 @@
 #include "base/random.h"
 #include "node/node.h"
 #include "server/disk_jobs.h"
+#include "server/writing.h"
 #include "storage/file.h"
 
 #define SERVERS_MAX 8u
@@ -126,6 +127,8 @@ struct server {
     struct vdisk *disk;
     bool full;
     struct disk_jobs jobs;
+    struct writing writing;
+    uint64_t written_us; /* when its end shows */
     struct job *todo; /* first: the one under way */
     struct job *todo_last;
     struct apply_batch *batches; /* first: the one under way */
@@ -222,6 +225,7 @@ struct rates {
     uint32_t disk_slow; /* per million jobs */
     uint32_t machine_us_max;
     uint32_t machine_slow; /* per million batches */
+    uint32_t writing_dies; /* per million snapshots */
     uint32_t clock;        /* steps of a wall clock */
     uint32_t request;      /* per million clients */
     uint32_t burst;        /* per million requests: many at once */
@@ -304,6 +308,8 @@ void host_wake(struct world *world, struct server *server);
 void host_input(struct world *world, struct server *server); /* before every input */
 void host_disk(struct world *world, struct server *server);
 void host_machine(struct world *world, struct server *server);
+void host_write_snapshot(struct world *world, struct server *server, struct span head,
+                         struct span states);
 void host_free(struct world *world, struct server *server);
 uint64_t host_now_ms(const struct world *world, const struct server *server);
 static inline bool host_runs(const struct world *world, const struct server *server) {
