@@ -138,8 +138,27 @@ bool node_votes_alone(const struct node *node) {
     return node->meta.node_id != 0;
 }
 
+/* Id 1 is the founder's alone, and all its log begins with the entry that founds the cluster. A
+ * crash before that entry was durable has founded nothing, and nothing was answered: such a
+ * server is nobody yet, and can create a cluster or join one. A damaged log is another matter.
+ */
+static bool has_founded_nothing(const struct node *node) {
+    return node->meta.node_id == 1 && !node->meta.removed && !node->quarantined &&
+           node->entries.last == 0 && node->snapshots.position.index == 0;
+}
+
+static void forget_identity(struct node *node) {
+    node->meta.node_id = 0;
+    node->meta.cluster_id[0] = '\0';
+    node->meta.term = 0;
+    node->meta.voted_for = 0;
+}
+
 enum status node_start(struct node *node) {
     struct recovered *recovered = collection(node);
+    if (has_founded_nothing(node)) {
+        forget_identity(node);
+    }
     struct raft_options options = {
         .id = node->meta.node_id,
         .seed = random_next(&node->random),

@@ -211,11 +211,26 @@ static void keep_recovered(const struct server *server, struct durable *durable)
     }
 }
 
+/* Who was a member is the same one again, unless it was wiped; but for a founder whose first
+ * entry never was durable: it has founded nothing, and promised nothing to anybody. */
+static void check_identity(struct world *world, struct server *server, uint64_t id) {
+    struct durable *before = durable_of(world, server->member);
+    if (server->member != 0 && id == 0 && before->known && !before->lost) {
+        if (before->last > 0 || before->snapshot > 0 || server->member != 1) {
+            world_fail(world, "s%u has forgotten that it is member %llu", server->number + 1,
+                       (number)server->member);
+        }
+        *before = (struct durable){.hashes = before->hashes, .capacity = before->capacity};
+    }
+    server->member = id;
+}
+
 void checker_started(struct world *world, struct server *server, bool quarantined) {
     struct seen *seen = &world->checker->seen[server->number];
     *seen = (struct seen){.life = server->life};
     uint64_t id = server->node->meta.node_id;
     struct durable *durable = durable_of(world, id);
+    check_identity(world, server, id);
     if (id == 0) {
         return;
     }
@@ -353,6 +368,7 @@ void checker_turned(struct world *world, struct server *server) {
     for (uint64_t i = seen->commit + 1; i <= state->commit_index && !world->failed; i++) {
         check_committed(world, server, i);
     }
+    server->member = node->meta.node_id;
     seen->role = state->role;
     seen->term = state->term;
     seen->vote = state->voted_for;

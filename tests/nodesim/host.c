@@ -238,7 +238,6 @@ void host_turn(struct world *world, struct server *server) {
     node_set_time(node, host_now_ms(world, server), wall_ms(world, server));
     take_writing(world, server);
     node_turn(node);
-    server->turns++;
     checker_turned(world, server);
     carry(world, server);
     struct error failure = {.status = STATUS_OK};
@@ -337,7 +336,6 @@ void host_start(struct world *world, struct server *server) {
     server->life++;
     server->stopping = false;
     server->turn_us = NEVER;
-    server->turns = 0;
     server->paused_until_us = 0;
     server->machine = (struct machine){.index = 0};
     world_trace(world, "s%u starts: member %llu, life %llu, term %llu, log to %llu%s%s",

@@ -1,5 +1,5 @@
-/* nodesim --seed N [--until US] [--trace] | --seeds A-B | --for SECONDS [--seeds A-B]: runs them
- * and says how it went; see nodesim.h.
+/* nodesim --seed N [--until US] [--trace] | --seeds A-B [--once] | --for SECONDS [--seeds A-B]:
+ * runs them and says how it went; see nodesim.h.
  *
  * Each range runs in a child process, so that a broken invariant of the engine itself (it
  * aborts) is a finding like any other: the parent tells the seed, looks for the shortest run
@@ -39,6 +39,7 @@ struct wish {
     number seconds; /* 0: no limit but the seeds */
     bool trace;
     bool single;
+    bool once; /* end at the first failure, and look for no shorter one */
 };
 
 const char *__asan_default_options(void);
@@ -151,6 +152,10 @@ static int run_all(struct wish wish) {
             totals->failures++;
             totals->seeds++;
         }
+        if (wish.once) {
+            found++;
+            break;
+        }
         shrink(totals->seed);
         wish.first = totals->seed + 1;
         if (++found == FAILURES_MAX) {
@@ -168,8 +173,8 @@ static int run_all(struct wish wish) {
 /* --- what is wanted ---------------------------------------------------------------------- */
 static int usage(void) {
     fprintf(stderr, "usage: nodesim --seed N [--until MICROSECONDS] [--trace]\n"
-                    "       nodesim --seeds A-B\n"
-                    "       nodesim --for SECONDS [--seeds A-B]\n");
+                    "       nodesim --seeds A-B [--once]\n"
+                    "       nodesim --for SECONDS [--seeds A-B] [--once]\n");
     return 2;
 }
 
@@ -180,6 +185,10 @@ static bool read_wish(int argc, char **argv, struct wish *wish) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         if (strcmp(argv[i], "--trace") == 0) {
             wish->trace = true;
+            continue;
+        }
+        if (strcmp(argv[i], "--once") == 0) {
+            wish->once = true;
             continue;
         }
         if (value == NULL) {

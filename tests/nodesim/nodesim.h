@@ -121,7 +121,7 @@ struct server {
     uint32_t rate_ppm;         /* its clock against true time */
     int64_t wall_offset_ms;
     uint64_t turn_us; /* planned; NEVER: none */
-    uint64_t turns;
+    uint64_t member;  /* the checker's: its id when it was last looked at */
 
     struct node *node;
     struct vdisk *disk;
