@@ -129,7 +129,7 @@ struct server {
     struct disk_jobs jobs;
     struct writing writing;
     uint64_t written_us; /* when its end shows */
-    struct job *todo; /* first: the one under way */
+    struct job *todo;    /* first: the one under way */
     struct job *todo_last;
     struct apply_batch *batches; /* first: the one under way */
     struct apply_batch *batches_last;
