@@ -287,6 +287,10 @@ void admin_probe_done(struct node *node, const struct peer_message *message,
 
 static void propose_add(struct node *node, struct admin *admin) {
     const struct cluster *cluster = members_peek(node);
+    if (configuration_id_at(cluster, admin->address) != 0) {
+        admin->stage = ADMIN_WAITING; /* another leader has added it since we asked who it is */
+        return;
+    }
     memcpy(node->members.joining, admin->address, sizeof(admin->address));
     struct raft_event event = {.kind = RAFT_EVENT_ADD, .id = cluster->next_id};
     struct raft_outcome outcome;
