@@ -292,14 +292,14 @@ static uint64_t *committed_at(struct checker *checker, uint64_t index) {
     return &checker->committed[index];
 }
 
-/* Lines that are no longer in memory are on the disk. */
-static uint64_t hash_at(struct world *world, const struct node *node, uint64_t index) {
+/* A line that is not in memory any more is on the disk; 0: behind a snapshot. */
+static uint64_t line_hash(struct world *world, const struct node *node, uint64_t index) {
     struct span line = entries_peek(&node->entries, index);
+    const struct durable *durable = durable_of(world, node->meta.node_id);
     if (line.size > 0) {
         return hash_of(line);
     }
-    const struct durable *durable = durable_of(world, node->meta.node_id);
-    return index > durable->snapshot && index <= durable->last ? durable->hashes[index] : 0;
+    return index <= durable->last ? durable->hashes[index] : 0;
 }
 
 /* A line that is committed anywhere is the same everywhere, byte for byte, and when it first
@@ -307,7 +307,7 @@ static uint64_t hash_at(struct world *world, const struct node *node, uint64_t i
 static void check_committed(struct world *world, const struct server *server, uint64_t index) {
     struct checker *checker = world->checker;
     const struct node *node = server->node;
-    uint64_t hash = hash_at(world, node, index);
+    uint64_t hash = line_hash(world, node, index);
     if (hash == 0) {
         return; /* behind a snapshot */
     }
