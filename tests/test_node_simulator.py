@@ -1,7 +1,7 @@
-"""Whole members in a simulated world: real lines, real storage, real requests; everything fails.
+"""Whole members in a simulated world: real lines, real storage, real requests; all fails.
 
-`tests/nodesim/` (its map: nodesim.h) runs a cluster of nodes in one thread, over disks in memory
-and connections that delay, split and break. By hand, from `tests/`:
+`tests/nodesim/` (its map: nodesim.h) runs a cluster of nodes in one thread, over disks in
+memory and connections that delay, split and break. By hand, from `tests/`:
 
     python3 test_node_simulator.py nodesim.out      builds it without sanitizers
     ./nodesim.out --seeds 1-100000
@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from cbuild import ROOT, build, run
 
-SEEDS = 400
+SEEDS = 300
 SLOW_SEEDS = 20_000
 PROCESSES = 2
 SOURCES = [
@@ -43,10 +43,11 @@ LIMITS = {
     "SNAPSHOT_CHUNK_BYTES": 1024,
     "ENTRY_CACHE_BYTES_MAX": 16384,
     "ENTRY_BLOCK_BYTES": 4096,
-    "PEER_OUT_BYTES_MAX": 65536,
+    "PEER_OUT_BYTES_MAX": 16384,
     "APPEND_BYTES_MAX": 8192,
     "PROPOSE_BYTES_MAX": 4096,
-    "CLIENT_OUT_BYTES_MAX": 32768,
+    "CLIENT_OUT_BYTES_MAX": 4096,
+    "IN_FLIGHT_PER_CLIENT_MAX": 32,
     "APPLY_BATCH_ITEMS_MAX": 64,
     "PENDING_COMMANDS_MAX": 512,
 }
@@ -71,9 +72,7 @@ def run_seeds(simulator: Path, seeds: int, timeout: float) -> None:
     share = seeds // PROCESSES
     ranges = [f"{i * share + 1}-{(i + 1) * share}" for i in range(PROCESSES)]
     with ThreadPoolExecutor(PROCESSES) as pool:
-        said = list(
-            pool.map(lambda r: run(simulator, "--seeds", r, timeout=timeout), ranges)
-        )
+        said = list(pool.map(lambda r: run(simulator, "--seeds", r, timeout=timeout), ranges))
     for text in said:
         assert re.search(rf"^{share} seeds, 0 violations, ", text, re.M), text
         print(text, end="")

@@ -52,8 +52,10 @@
 #define MACHINE_STATES_MAX 2u  /* GetServerState {"user":true} under way */
 #define ADMIN_REQUESTS_MAX 64u /* AddServer, RemoveServer, TakeSnapshot that wait */
 #define ANSWERS_IN_FLIGHT_BYTES_MAX (64ull * 1024 * 1024) /* expected, of one connection */
+#ifndef IN_FLIGHT_PER_CLIENT_MAX
 #define IN_FLIGHT_PER_CLIENT_MAX                                                               \
     4096u /* requests of one connection that wait: then it is not read */
+#endif
 #ifndef CLIENT_OUT_BYTES_MAX
 #define CLIENT_OUT_BYTES_MAX (4u * 1024 * 1024) /* unread answers: then it is not read */
 #endif

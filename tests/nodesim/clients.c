@@ -9,8 +9,6 @@
 #include "node/internal.h"
 #include "nodesim.h"
 
-#define BURST_MAX 40u
-
 typedef unsigned long long number;
 
 /* --- connections ------------------------------------------------------------------------- */

@@ -24,8 +24,8 @@ static void draw_trouble(struct world *world, struct rates *rates) {
     rates->slow = maybe(world, 50000);
     rates->cut = maybe(world, 10000);
     rates->heal = between(world, 3000, 50000);
-    rates->flap = maybe(world, 20000);
-    rates->reset = maybe(world, 30000);
+    rates->reset = maybe(world, 150000);
+    rates->hold = maybe(world, 150000);
     rates->half_open = maybe(world, 500000);
     rates->crash = maybe(world, 8000);
     rates->stop = maybe(world, 4000);
@@ -132,6 +132,10 @@ static void disturb_network(struct world *world) {
         memset(world->cut, 0, sizeof(world->cut));
     }
     struct pipe *pipe = world->pipes[world_between(world, 0, PIPES_MAX / 4 - 1)];
+    if (pipe != NULL && world_chance(world, rates->hold)) {
+        pipe->ends[world_between(world, 0, 1)].held_until_us =
+            world->now_us + world_between(world, 10, 2000) * 1000;
+    }
     if (pipe != NULL && world_chance(world, rates->reset)) {
         streams_reset(world, pipe->slot, pipe->id);
     }
@@ -246,6 +250,11 @@ void faults_calm(struct world *world) {
             host_start(world, server);
         } else {
             host_wake(world, server);
+        }
+    }
+    for (uint32_t i = 0; i < PIPES_MAX; i++) {
+        if (world->pipes[i] != NULL) {
+            world->pipes[i]->ends[0].held_until_us = world->pipes[i]->ends[1].held_until_us = 0;
         }
     }
     world->stuck = !checker_survives(world, 0);

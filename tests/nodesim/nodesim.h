@@ -31,6 +31,7 @@
 #define CLIENTS_MAX 6u
 #define PIPES_MAX 256u
 #define KEYS_MAX 24u
+#define BURST_MAX 40u    /* requests of one client at once */
 #define IDS_MAX 512u     /* member ids of one run */
 #define NEVER UINT64_MAX /* of a time */
 #define ROUND_US 10000u  /* between two rounds of faults and requests */
@@ -94,6 +95,7 @@ struct end {
     bool ended;             /* it has heard that the other end sends no more */
     bool closed;            /* it sends no more once `out` is delivered */
     bool planned;           /* a delivery of `out` is planned */
+    uint64_t held_until_us; /* a lost segment: nothing of `out` arrives before */
     struct buffer out;      /* on its way to the other end */
 };
 
@@ -208,8 +210,8 @@ struct rates {
     uint32_t slow;  /* per million deliveries: twenty times later */
     uint32_t cut;
     uint32_t heal;
-    uint32_t flap;
     uint32_t reset;     /* of a connection */
+    uint32_t hold;      /* of one direction of a connection */
     uint32_t half_open; /* per million crashes and resets: nobody is told */
     uint32_t crash;
     uint32_t stop; /* gracefully */

@@ -200,6 +200,9 @@ static uint64_t obstacle_us(const struct world *world, const struct pipe *pipe,
     if (!pipe->open || dead || is_cut(world, from, to)) {
         return CUT_POLL_US;
     }
+    if (from->held_until_us > world->now_us) {
+        return from->held_until_us - world->now_us;
+    }
     if (to->server != NULL && to->attached && !host_runs(world, to->server)) {
         uint64_t until = to->server->paused_until_us;
         return until > world->now_us ? until - world->now_us : CUT_POLL_US;
