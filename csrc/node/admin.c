@@ -44,7 +44,7 @@ static void unlink_admin(struct node *node, struct admin *admin) {
 #define RESERVED_CODES_TO 32768u
 
 static uint64_t code_to_wire(enum rpc_code code) {
-    return code < 0 ? (uint64_t) - (int64_t)code : (uint64_t)code;
+    return (uint64_t)(code < 0 ? -(int)code : (int)code);
 }
 
 static enum rpc_code code_from_wire(uint64_t code) {
