@@ -33,7 +33,7 @@ static enum parcel choose(const struct raft *raft, const struct progress *progre
         }
         return idle;
     }
-    return PARCEL_NONE;
+    return PARCEL_NONE; /* unreachable: the switch names every state */
 }
 
 static struct raft_message address(const struct raft *raft, const struct progress *progress,
@@ -94,8 +94,8 @@ static void make(struct raft *raft, struct progress *progress, enum parcel parce
                  struct raft_message *message) {
     *message = address(raft, progress, parcel == PARCEL_SNAPSHOT ? RAFT_SNAPSHOT : RAFT_APPEND);
     switch (parcel) {
-    case PARCEL_NONE:
-        break;
+    case PARCEL_NONE: /* unreachable: take_peer() has returned by then */
+        break;        /* unreachable: the same */
     case PARCEL_HEARTBEAT:
         make_heartbeat(raft, progress, message);
         break;

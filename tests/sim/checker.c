@@ -266,7 +266,29 @@ static void check_log(struct world *world, struct node *node) {
     }
 }
 
-void checker_stepped(struct world *world, struct node *node, enum raft_result result) {
+/* In a term the vote changes once, from nobody; what is durable stays so, but for what was cut
+ * or dropped with the whole log. */
+static void check_own_disk(struct world *world, struct node *node,
+                           const struct raft_outcome *outcome) {
+    const struct raft_state *state = &node->state;
+    if (state->term == node->term_seen && node->vote_seen != 0 &&
+        state->voted_for != node->vote_seen) {
+        world_fail(world, "node %llu: its vote in term %llu changes",
+                   (unsigned long long)node->id, (unsigned long long)state->term);
+    }
+    bool cut =
+        outcome->truncated_from > 0 && state->durable_index + 1 >= outcome->truncated_from;
+    if (state->durable_index < node->durable_seen && !cut && !outcome->log_reset) {
+        world_fail(world, "node %llu: what is durable goes back from %llu to %llu",
+                   (unsigned long long)node->id, (unsigned long long)node->durable_seen,
+                   (unsigned long long)state->durable_index);
+    }
+    node->vote_seen = state->voted_for;
+    node->durable_seen = state->durable_index;
+}
+
+void checker_stepped(struct world *world, struct node *node, enum raft_result result,
+                     const struct raft_outcome *outcome) {
     const struct raft_state *state = &node->state;
     unsigned long long id = node->id;
     if (result == RAFT_BAD_MESSAGE || result == RAFT_NO_MEMORY) {
@@ -275,6 +297,7 @@ void checker_stepped(struct world *world, struct node *node, enum raft_result re
     if (state->term < node->term_seen) {
         world_fail(world, "node %llu: the term goes back", id);
     }
+    check_own_disk(world, node, outcome);
     if (state->commit_index < node->commit_seen) {
         world_fail(world, "node %llu: the commit index goes back", id);
     }
@@ -301,7 +324,9 @@ void checker_started(struct world *world, struct node *node) {
                    (unsigned long long)checker->term_sent[node->id - 1]);
     }
     node->term_seen = node->state.term;
+    node->vote_seen = node->state.voted_for;
     node->commit_seen = node->state.commit_index;
+    node->durable_seen = node->state.durable_index;
     checker->last_seen[node->id - 1] = UINT64_MAX;
     for (uint64_t i = node->lines.first; i <= lines_last(&node->lines); i++) {
         checker_line(world, node, i);

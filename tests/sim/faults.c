@@ -22,6 +22,7 @@ static void draw_rates(struct world *world) {
         .cut = maybe(world, 20000),
         .heal = (uint32_t)world_between(world, 5000, 100000),
         .flap = maybe(world, 30000),
+        .waver = maybe(world, 200000),
         .crash = maybe(world, 20000),
         .restart = (uint32_t)world_between(world, 10, 2000),
         .pause = maybe(world, 20000),
@@ -200,6 +201,14 @@ static void remove_somebody(struct world *world, struct node *leader) {
     }
 }
 
+/* The same moment, another server: it may still lead an older term (M18). */
+static void remove_at_another(struct world *world, const struct node *leader) {
+    struct node *other = any_node(world);
+    if (other != NULL && other != leader) {
+        remove_somebody(world, other);
+    }
+}
+
 static uint32_t count_live(const struct world *world) {
     uint32_t live = 0;
     for (uint32_t i = 0; i < world->node_count; i++) {
@@ -294,6 +303,9 @@ static void requests(struct world *world) {
         if (world_chance(world, 300000)) {
             remove_somebody(world, node);
         }
+        if (world_chance(world, 300000)) {
+            remove_at_another(world, node);
+        }
     }
     if (world_chance(world, 50000)) {
         remove_wiped(world, node);
@@ -302,10 +314,35 @@ static void requests(struct world *world) {
 }
 
 /* --- faults ------------------------------------------------------------------------------ */
+/* Two halves that hear each other through `bridge` alone. */
+static void cut_but_for(struct world *world, uint64_t bridge) {
+    bool left[NODES_MAX];
+    for (uint32_t i = 0; i < world->node_count; i++) {
+        left[i] = world_chance(world, 500000);
+    }
+    for (uint32_t i = 0; i < world->node_count; i++) {
+        for (uint32_t j = 0; j < world->node_count; j++) {
+            world->cut[i][j] = left[i] != left[j] && i != bridge && j != bridge;
+        }
+    }
+}
+
+/* A cut that wavers is there for some rounds and away for some. */
+static void waver(struct world *world) {
+    bool away = memcmp(world->cut, (bool[NODES_MAX][NODES_MAX]){0}, sizeof(world->cut)) == 0;
+    world_trace(world, "the cut %s", away ? "comes back" : "wavers");
+    if (away) {
+        memcpy(world->cut, world->wavering, sizeof(world->cut));
+    } else {
+        memcpy(world->wavering, world->cut, sizeof(world->cut));
+        memset(world->cut, 0, sizeof(world->cut));
+    }
+}
+
 static void cut_somebody(struct world *world) {
     uint64_t a = world_between(world, 0, world->node_count - 1);
     uint64_t b = world_between(world, 0, world->node_count - 1);
-    uint64_t how = world_between(world, 0, 3);
+    uint64_t how = world_between(world, 0, 4);
     world_trace(world, "cut %llu %llu, %llu", (unsigned long long)a + 1,
                 (unsigned long long)b + 1, (unsigned long long)how);
     for (uint32_t i = 0; i < world->node_count; i++) {
@@ -319,6 +356,9 @@ static void cut_somebody(struct world *world) {
     if (how == 3) {
         world->cut[a][b] = true;
         world->cut[b][a] = world_chance(world, 500000);
+    }
+    if (how == 4) {
+        cut_but_for(world, a);
     }
 }
 
@@ -383,6 +423,10 @@ void faults_round(struct world *world) {
     }
     if (world_chance(world, rates->heal)) {
         memset(world->cut, 0, sizeof(world->cut));
+        memset(world->wavering, 0, sizeof(world->wavering));
+    }
+    if (world_chance(world, rates->waver)) {
+        waver(world);
     }
     if (world_chance(world, rates->flap)) {
         flap(world);

@@ -92,7 +92,7 @@ enum raft_result host_step(struct world *world, struct node *node,
     world_mix(world, world->now_us ^ ((uint64_t)event->kind << 48) ^ (node->id << 56));
     world_mix(world, node->state.last.index ^ (node->state.term << 32) ^
                          ((uint64_t)node->state.role << 60));
-    checker_stepped(world, node, result);
+    checker_stepped(world, node, result, outcome);
     return result;
 }
 

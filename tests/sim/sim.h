@@ -7,6 +7,7 @@
  *   network.c  connections and messages
  *   faults.c   what goes wrong and what clients ask for, at rates drawn from the seed
  *   checker.c  what must always hold; knows nothing of how faults and requests are made
+ *   shrink.c   the shortest chaos that still fails
  *   main.c     which seeds, and the verdict
  *
  * Everything that happens follows from the seed: the same seed gives the same trace. */
@@ -139,7 +140,9 @@ struct node {
     bool incoming_stored; /* all of it is with the disk */
 
     uint64_t term_seen; /* checker */
+    uint64_t vote_seen;
     uint64_t commit_seen;
+    uint64_t durable_seen;
 };
 
 /* --- the world --------------------------------------------------------------------------- */
@@ -174,7 +177,8 @@ struct rates {
     bool reorder;
     uint32_t cut;
     uint32_t heal;
-    uint32_t flap; /* connections break and come back */
+    uint32_t flap;  /* connections break and come back */
+    uint32_t waver; /* of the rounds after a cut: it heals, or comes back */
     uint32_t crash;
     uint32_t restart;
     uint32_t pause;
@@ -202,7 +206,8 @@ struct world {
     struct random random;
     uint64_t now_us;
     bool trace;
-    bool calm; /* no faults any more */
+    uint64_t chaos_us_max; /* peace begins then at the latest */
+    bool calm;             /* no faults any more */
     bool failed;
     uint64_t events;
     uint64_t fingerprint;
@@ -229,7 +234,8 @@ struct world {
 
     uint64_t session[NODES_MAX][NODES_MAX]; /* [small][large]; 0: not connected */
     uint64_t next_session;
-    bool cut[NODES_MAX][NODES_MAX]; /* from, to */
+    bool cut[NODES_MAX][NODES_MAX];      /* from, to */
+    bool wavering[NODES_MAX][NODES_MAX]; /* what a cut that wavers comes back as */
     uint64_t last_arrival_us[NODES_MAX][NODES_MAX];
 
     struct checker *checker;
@@ -299,11 +305,15 @@ void faults_round(struct world *world);
 void faults_calm(struct world *world);
 bool faults_converged(struct world *world);
 
+/* shrink.c */
+uint64_t shrink_seed(uint64_t seed, uint64_t *trials); /* ms of chaos; UINT64_MAX: no failure */
+
 /* checker.c */
 struct checker *checker_new(void);
 void checker_free(struct checker *checker);
 void checker_line(struct world *world, struct node *node, uint64_t index);
-void checker_stepped(struct world *world, struct node *node, enum raft_result result);
+void checker_stepped(struct world *world, struct node *node, enum raft_result result,
+                     const struct raft_outcome *outcome);
 void checker_sending(struct world *world, struct node *node,
                      const struct raft_message *message);
 void checker_applied(struct world *world, struct node *node);

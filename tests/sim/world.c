@@ -200,7 +200,10 @@ struct node *world_new_node(struct world *world) {
 
 /* --- life -------------------------------------------------------------------------------- */
 void world_init(struct world *world, uint64_t seed, bool trace) {
-    *world = (struct world){.seed = seed, .trace = trace, .fingerprint = 14695981039346656037u};
+    *world = (struct world){.seed = seed,
+                            .trace = trace,
+                            .chaos_us_max = UINT64_MAX,
+                            .fingerprint = 14695981039346656037u};
     world->next_value = 1;
     world->next_session = 1;
     random_seed(&world->random, seed);
@@ -289,6 +292,7 @@ static void run_until(struct world *world, uint64_t end_us) {
 /* Chaos, then peace: in peace everything must come to a good end within a bounded time. */
 void world_run(struct world *world) {
     uint64_t chaos_us = world_between(world, 2000, 12000) * 1000;
+    chaos_us = chaos_us < world->chaos_us_max ? chaos_us : world->chaos_us_max;
     world_plan(world, &(struct happening){.at_us = 0, .kind = HAPPEN_FAULTS});
     run_until(world, chaos_us);
     if (world->failed) {
