@@ -2,12 +2,12 @@
 """Breaks the core on purpose, one line at a time, and says what noticed.
 
 The mistakes stand in mutations/core.txt. Each is made in a temporary copy of csrc; then the
-scenarios named with it are played, the others, the unit tests of the core, and the simulator's
-first seeds, up to the first red one (with --all: all three kinds). The table goes to
-mutations/core-results.md when every mistake was tried:
+scenarios named with it are played, then the others, the unit tests of the core, and the
+simulator's first seeds, up to the first red one; with --all, up to the first of each kind. The
+table goes to mutations/core-results.md when every mistake was tried:
 
-    python3 tests/mutate.py --all            the table, anew (some minutes)
-    python3 tests/mutate.py figure-8 late-sync
+    python3 tests/mutate.py                       the table, anew (some minutes)
+    python3 tests/mutate.py --all figure-8 late-sync
 """
 
 from __future__ import annotations
@@ -226,9 +226,10 @@ def write_results(mutations: list[Mutation], results: dict[str, dict[str, str]])
     lines = [
         "# What noticed the mistakes of core.txt",
         "",
-        "Written by `python3 tests/mutate.py --all`. Each mistake was tried alone. A dash:",
-        f"this kind did not notice (the simulator: in its first {SEEDS} seeds). `(assert)`:",
-        "one of the core's own invariants did.",
+        "Written by `python3 tests/mutate.py` (with `--all` it goes on after the first red).",
+        "Each mistake was tried alone. A dash: asked, and did not notice; blank: not asked any",
+        f"more. The simulator's seeds are 1 to {SEEDS}. `(assert)`: one of the core's own",
+        "invariants noticed.",
         "",
         f"{len(mutations)} mistakes, {len(survived)} unnoticed; noticed by a scenario: "
         f"{counts['scenario']}, by a unit test: {counts['unit test']}, by the simulator: "
@@ -238,7 +239,11 @@ def write_results(mutations: list[Mutation], results: dict[str, dict[str, str]])
         "| --- | --- | --- | --- | --- |",
     ]
     for mutation in mutations:
-        found = [results[mutation.id].get(kind) or "-" for kind in KINDS]
+        found = [results[mutation.id].get(kind, "") or "-" for kind in KINDS]
+        found = [
+            name if kind in results[mutation.id] else " "
+            for kind, name in zip(KINDS, found, strict=True)
+        ]
         breaks = mutation.breaks.replace("|", "\\|")
         lines.append(f"| {mutation.id} | {breaks} | {' | '.join(found)} |")
     RESULTS.write_text("\n".join(lines) + "\n")
@@ -256,7 +261,7 @@ def main() -> int:
         parser.error(f"no such mistake: {', '.join(sorted(unknown))}")
     chosen = [m for m in every if not options.ids or m.id in options.ids]
     results = run_mutations(chosen, options.all)
-    if options.all and not options.ids:
+    if not options.ids:
         write_results(every, results)
     return 1 if any(verdict(found) == "SURVIVED" for found in results.values()) else 0
 

@@ -1,20 +1,23 @@
 """The core: rule by rule, against hostile messages, and in a simulated cluster, all in C.
 
-By hand, for longer: build(...) as below without sanitizers, then `sim --seeds 1-1000000`; a
-failing seed is repeated with `sim --seed N --trace`.
+More seeds: `RAFTPICO_SEEDS=20000 pytest tests/test_raft_core.py -k simulated` (as CI does), or
+as long as one likes: `python3 tests/test_raft_core.py --for SECONDS`, which takes what
+sim/main.c lists. A failing seed says how it is repeated.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from cbuild import ROOT, build, run
 
-SEEDS = 2400
+SEEDS = int(os.environ.get("RAFTPICO_SEEDS", "2400"))
 PROCESSES = 2
 CORE = [
     *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("csrc/raft/*.c"))),
@@ -35,7 +38,8 @@ def test_c(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def simulator() -> Path:
-    return build("sim", [*SIMULATOR, *CORE])
+    """With sanitizers while the seeds are few; many of them go faster without."""
+    return build("sim", [*SIMULATOR, *CORE], sanitize=SEEDS <= 5000)
 
 
 def test_simulated_clusters(simulator: Path) -> None:
@@ -43,7 +47,7 @@ def test_simulated_clusters(simulator: Path) -> None:
     share = SEEDS // PROCESSES
     ranges = [f"{i * share + 1}-{(i + 1) * share}" for i in range(PROCESSES)]
     with ThreadPoolExecutor(PROCESSES) as pool:
-        said = list(pool.map(lambda r: run(simulator, "--seeds", r, timeout=600), ranges))
+        said = list(pool.map(lambda r: run(simulator, "--seeds", r, timeout=7200), ranges))
     for text in said:
         assert re.search(rf"^{share} seeds, 0 violations, ", text, re.M), text
         print(text, end="")
@@ -59,3 +63,49 @@ def test_the_same_seed_tells_the_same_story(simulator: Path, seed: int) -> None:
     )
     assert first == second
     assert first.count(b"\n") > 100
+
+
+BROKEN = {  # what is broken -> the file, its line, and what stands there instead
+    "a violation": (
+        "replication.c",
+        "match[i] = raft->durable_index;",
+        "match[i] = raft->log.last_index;",
+    ),
+    "an assert": (
+        "election.c",
+        "ask_for_votes(raft, false, transfer);",
+        "ask_for_votes(raft, false, transfer); count_vote(raft, raft->id);",
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_failing_seed_is_shortened_and_repeated(broken: str, tmp_path: Path) -> None:
+    """It says the shortest chaos, and with that the same seed fails again."""
+    name, before, after = BROKEN[broken]
+    text = (ROOT / "csrc" / "raft" / name).read_text()
+    assert text.count(before) == 1
+    changed = tmp_path / name
+    changed.write_text(text.replace(before, after))
+    core = [str(changed) if source.endswith(f"/{name}") else source for source in CORE]
+    program = build("sim_broken", [*SIMULATOR, *core], sanitize=False)
+    failed = subprocess.run([str(program), "--seeds", "1-1"], capture_output=True, text=True)
+    assert failed.returncode == 1, failed.stdout
+    again = re.search(r"again: sim (--seed 1 --chaos \d+) --trace$", failed.stdout, re.M)
+    assert again is not None, failed.stdout
+    repeated = subprocess.run(
+        [str(program), *again[1].split()], capture_output=True, text=True, check=False
+    )
+    assert repeated.returncode != 0
+    assert "VIOLATION" in repeated.stdout or "ASSERT in seed 1" in repeated.stdout
+
+
+def test_for_as_long_as_it_is_given(simulator: Path) -> None:
+    said = run(simulator, "--for", "1", "--from", "5000000")
+    assert re.search(r"^seeds 5000000 to \d+$", said, re.M), said
+    assert re.search(r"^\d+ seeds, 0 violations, ", said, re.M), said
+
+
+if __name__ == "__main__":
+    program = build("sim", [*SIMULATOR, *CORE], sanitize=False, flags=["-O2"])
+    sys.exit(subprocess.run([str(program), *sys.argv[1:]], check=False).returncode)
