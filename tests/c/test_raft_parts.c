@@ -319,10 +319,12 @@ static void d10_hostile_messages_trip_nothing(void) {
 static uint32_t refusals;
 
 static bool same(const struct raft_state *a, const struct raft_state *b) {
-    return a->role == b->role && a->term == b->term && a->voted_for == b->voted_for &&
-           a->leader == b->leader && a->commit_index == b->commit_index &&
-           a->durable_index == b->durable_index && a->last.index == b->last.index &&
-           a->last.term == b->last.term && a->configuration_index == b->configuration_index;
+    return a->snapshot.index == b->snapshot.index && a->transferee == b->transferee &&
+           a->change_pending == b->change_pending && a->role == b->role && a->term == b->term &&
+           a->voted_for == b->voted_for && a->leader == b->leader &&
+           a->commit_index == b->commit_index && a->durable_index == b->durable_index &&
+           a->last.index == b->last.index && a->last.term == b->last.term &&
+           a->configuration_index == b->configuration_index;
 }
 
 /* A step that finds no memory changed nothing, and succeeds when there is memory again. */
@@ -383,6 +385,33 @@ static void live_alone(struct rig *rig) {
     CHECK(rig_state(rig).role == RAFT_LEADER);
 }
 
+/* The next leader's log differs after the first of `many`: it votes for it, and is cut. */
+static void take_over(struct rig *rig, const struct raft_entry many[40], uint64_t term) {
+    struct raft_state state = rig_state(rig);
+    struct raft_message vote = {
+        .kind = RAFT_VOTE, .from = 8, .term = term + 1, .transfer = true, .last = state.last};
+    struct raft_event event = {.kind = RAFT_EVENT_RECEIVE, .message = &vote};
+    CHECK(insist(rig, &event) == RAFT_OK);
+    persist_insisting(rig);
+    struct raft_entry others[40];
+    for (uint32_t i = 0; i < 40; i++) {
+        others[i] = many[i];
+        others[i].term = term + 1;
+        others[i].kind = i == 0 ? RAFT_ENTRY_NOOP : RAFT_ENTRY_CONFIGURATION;
+        others[i].configuration = many[1].configuration;
+    }
+    struct raft_message append = {.kind = RAFT_APPEND,
+                                  .from = 8,
+                                  .term = term + 1,
+                                  .previous = {many[0].term, state.last.index - 39},
+                                  .count = 40,
+                                  .entries = others};
+    event.message = &append;
+    CHECK(insist(rig, &event) == RAFT_OK);
+    CHECK(rig->outcome.truncated_from == state.last.index - 38);
+    persist_insisting(rig);
+}
+
 /* Led by another: many terms and configurations in one message, then a conflict, then a
  * snapshot. */
 static void live_led(struct rig *rig) {
@@ -404,6 +433,8 @@ static void live_led(struct rig *rig) {
     struct raft_event event = {.kind = RAFT_EVENT_RECEIVE, .message = &message};
     CHECK(insist(rig, &event) == RAFT_OK);
     persist_insisting(rig);
+    take_over(rig, many, term);
+    term += 1;
     struct raft_event compact = {.kind = RAFT_EVENT_COMPACTED,
                                  .position = {raft_term_at(rig->raft, 5), 5}};
     CHECK(insist(rig, &compact) == RAFT_OK);
