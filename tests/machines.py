@@ -269,11 +269,11 @@ MACHINES = {
     "impatient": Saver,
     "frequent": Saver,
     "whole": Whole,
+    "hasty": Slow,
 }
 
-# Small files and early snapshots.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "compact": {"segment_bytes": 100_000, "snapshot_log_bytes": 200_000},
+    "compact": {"segment_bytes": 100_000, "snapshot_log_bytes": 200_000},  # early snapshots
     "ledger": {
         "segment_bytes": 100_000,
         "snapshot_log_bytes": 150_000,
@@ -283,6 +283,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "impatient": {"snapshot_timeout": 1.0},
     "frequent": {"snapshot_log_bytes": 20_000},
+    "hasty": {"request_timeout": 1.5},  # requests have little time
 }
 
 if __name__ == "__main__":

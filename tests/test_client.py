@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import raftpico
-from raftpico import ApplyKind, Client
+from raftpico import Answer, ApplyKind, Client
 
 Handler = Callable[[dict[str, Any]], object]
 
@@ -23,6 +23,10 @@ REFUSED = "127.0.0.1:1"  # nobody listens there
 
 def error(code: int, **data: Any) -> dict[str, Any]:
     return {"error": {"code": code, "message": f"error {code}", "data": data}}
+
+
+def is_error(answer: object) -> bool:
+    return isinstance(answer, dict) and "error" in answer
 
 
 class Fake:
@@ -75,9 +79,9 @@ class Fake:
         if isinstance(answer, bytes):
             connection.sendall(answer)
         elif answer is not SILENCE:
-            body = (
-                answer if isinstance(answer, dict) and "error" in answer else {"result": answer}
-            )
+            if "params" in request and "index" in request["params"] and not is_error(answer):
+                answer = {"index": len(self.requests), "output": answer}
+            body = answer if is_error(answer) else {"result": answer}
             response = {"jsonrpc": "2.0", "id": request["id"], **body}
             connection.sendall(json.dumps(response).encode() + b"\n")
         return True
@@ -118,7 +122,7 @@ def test_every_method(fake: MakeFake) -> None:
         "Apply": {"out": [0.1, 2**70, "\udc80"]},
     }
     server = fake(lambda request: results[request["method"]])
-    with Client(server.address) as client:
+    with Client(server.address, sessions=False) as client:
         assert client.create_cluster() == ["a:1"]
         assert client.create_cluster(100, 200) == ["a:1"]
         assert client.add_server(":4001") == ["a:1", "b:2"]
@@ -130,6 +134,9 @@ def test_every_method(fake: MakeFake) -> None:
         assert client.query("List") == results["Apply"]
         assert client.local_query(None) == results["Apply"]
         assert client.apply(0.1, ApplyKind.QUERY) == results["Apply"]
+        assert client.command(1, index=True) == Answer(results["Apply"], 12)
+        assert client.query(1, min_index=5) == results["Apply"]
+        assert client.local_query(1, min_index=0, max_staleness_ms=7) == results["Apply"]
     assert [(r["method"], r.get("params")) for r in server.requests] == [
         ("CreateCluster", None),
         ("CreateCluster", {"min_election_timeout_ms": 100, "max_election_timeout_ms": 200}),
@@ -138,10 +145,22 @@ def test_every_method(fake: MakeFake) -> None:
         ("TakeSnapshot", None),
         ("GetServerState", None),
         ("GetServerState", {"user": True}),
-        ("Apply", {"kind": "Command", "input": {"Put": [1, 2]}}),
-        ("Apply", {"kind": "Query", "input": "List"}),
-        ("Apply", {"kind": "LocalQuery", "input": None}),
-        ("Apply", {"kind": "Query", "input": 0.1}),
+        ("Apply", {"kind": "Command", "input": {"Put": [1, 2]}, "index": True}),
+        ("Apply", {"kind": "Query", "input": "List", "index": True}),
+        ("Apply", {"kind": "LocalQuery", "input": None, "index": True, "min_index": 9}),
+        ("Apply", {"kind": "Query", "input": 0.1, "index": True}),
+        ("Apply", {"kind": "Command", "input": 1, "index": True}),
+        ("Apply", {"kind": "Query", "input": 1, "index": True, "min_index": 5}),
+        (
+            "Apply",
+            {
+                "kind": "LocalQuery",
+                "input": 1,
+                "index": True,
+                "min_index": 0,
+                "max_staleness_ms": 7,
+            },
+        ),
     ]
     assert server.connections == 1
 
@@ -195,14 +214,17 @@ def test_until_the_time_is_over(fake: MakeFake, code: int) -> None:
 )
 def test_unknown_is_not_sent_again(fake: MakeFake, answer: object) -> None:
     server = fake(lambda _: answer)
-    with Client(server.address) as client, pytest.raises(raftpico.RequestError):
+    with (
+        Client(server.address, sessions=False) as client,
+        pytest.raises(raftpico.RequestError),
+    ):
         client.command(1)
     assert len(server.requests) == 1
 
 
 def test_a_command_that_may_be_applied_is_not_sent_again(fake: MakeFake) -> None:
     first, second = fake(lambda _: CLOSE), fake(lambda _: "done")
-    with Client(first.address, second.address) as client:
+    with Client(first.address, second.address, sessions=False) as client:
         with pytest.raises(raftpico.ConnectionFailed) as raised:
             client.command(1)
         assert raised.value.outcome == "unknown"
@@ -225,6 +247,79 @@ def test_another_member_is_asked_where_one_knows_no_leader(fake: MakeFake) -> No
     with Client(first.address, second.address) as client:
         assert client.command(1) == "done"
     assert len(first.requests) == 1
+
+
+# --- sessions ---------------------------------------------------------------------------------
+
+
+def sessions_of(*servers: Fake) -> list[tuple[str, int]]:
+    """The session and number of each request, in the order in which each server got them."""
+    params = [request["params"] for server in servers for request in server.requests]
+    return [(one["session"], one["seq"]) for one in params]
+
+
+@pytest.mark.parametrize("loss", [CLOSE, error(107, outcome="unknown")])
+def test_in_a_session_a_lost_command_is_sent_again(fake: MakeFake, loss: object) -> None:
+    first, second = fake(in_turn(loss, "done")), fake(in_turn("done", loss, "done"))
+    with Client(first.address, second.address) as client:
+        for number in range(3):
+            assert client.command(number) == "done"
+    sent = sessions_of(first, second)
+    assert len({name for name, _ in sent}) == 1
+    assert [seq for _, seq in sent] == [1, 2, 3, 1, 2]
+
+
+def test_a_silent_member_is_given_up_for_another(
+    fake: MakeFake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raftpico.client, "FIRST_ATTEMPT", 0.2)
+    first, second = fake(lambda _: SILENCE), fake(lambda _: "done")
+    with Client(first.address, second.address) as client:
+        assert client.command(1) == "done"
+    assert len(set(sessions_of(first, second))) == 1
+
+
+def test_an_expired_session_is_replaced(fake: MakeFake) -> None:
+    """The command that finds it expired was never sent before, so it goes into a new one."""
+    expired = error(113, outcome="unknown")
+    server = fake(in_turn("done", "done", expired, "done"))
+    with Client(server.address) as client:
+        for number in range(4):
+            assert client.command(number) == "done"
+    sent = sessions_of(server)
+    assert [seq for _, seq in sent] == [1, 2, 3, 1, 2]
+    assert [name == sent[0][0] for name, _ in sent] == [True, True, True, False, False]
+
+
+def test_a_session_that_expired_in_doubt_is_told(fake: MakeFake) -> None:
+    server = fake(in_turn("done", CLOSE, error(113, outcome="unknown"), "done"))
+    with Client(server.address) as client:
+        assert client.command(0) == "done"
+        with pytest.raises(raftpico.SessionExpired) as raised:
+            client.command(1)
+        assert raised.value.outcome == "unknown"
+        assert client.command(2) == "done"
+    assert [seq for _, seq in sessions_of(server)] == [1, 2, 2, 1]
+
+
+def test_the_outcome_counts_all_attempts(fake: MakeFake) -> None:
+    """Refused in the end, but the first attempt may have been applied."""
+    server = fake(in_turn(CLOSE, error(108, outcome="not_applied")))
+    with Client(server.address, timeout=0.3) as client:
+        with pytest.raises(raftpico.NoLeader) as raised:
+            client.command(1)
+        assert raised.value.outcome == "unknown"
+
+
+def test_a_local_query_sees_what_the_client_has_seen(fake: MakeFake) -> None:
+    server = fake(lambda _: "done")
+    with Client(server.address) as client:
+        client.local_query(1)
+        assert client.command(1, index=True) == Answer("done", 2)
+        client.local_query(1)
+        client.local_query(1, min_index=0)
+    asked = [request["params"].get("min_index") for request in server.requests]
+    assert asked == [0, None, 2, 0]
 
 
 # --- connections ------------------------------------------------------------------------------

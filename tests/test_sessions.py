@@ -6,13 +6,16 @@ The rules are tested in C, with shrunk limits; here, real clusters.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cbuild import build, run
 from cluster import (
+    ANSWER_SECONDS,
     Cluster,
     Member,
     apply_request,
@@ -21,6 +24,8 @@ from cluster import (
     result_of,
     wait_for,
 )
+
+import raftpico
 
 MakeCluster = Callable[..., Cluster]
 
@@ -204,3 +209,122 @@ def test_too_many_sessions(make_cluster: MakeCluster) -> None:
         open_session(0)
         assert connection.receive() == {"jsonrpc": "2.0", "id": 0, "result": None}
         assert connection.apply({"Get": "k"})["result"] == limit - 1
+
+
+def test_the_clients_commands_take_effect_once(faulty: Cluster) -> None:
+    """Leaders are killed under a client that only counts; it never sees an error."""
+    addresses = [member.address for member in faulty]
+    done = threading.Event()
+    totals: list[int] = []
+
+    def count() -> None:
+        with raftpico.Client(*addresses, timeout=60.0) as client:
+            while not done.is_set():
+                totals.append(client.command({"add": 1}))
+
+    with ThreadPoolExecutor(1) as pool:
+        counting = pool.submit(count)
+        try:
+            for _ in range(3):
+                enough = len(totals) + 200
+                wait_for("commands", lambda enough=enough: len(totals) > enough)
+                leader = faulty.wait_leader()
+                leader.kill()
+                leader.restart()
+        finally:
+            done.set()
+        counting.result(ANSWER_SECONDS)
+    assert totals == list(range(1, len(totals) + 1))
+    state = faulty.wait_converged()
+    assert state["machines"]["user"]["total"] == len(totals)
+
+
+# --- reads ------------------------------------------------------------------------------------
+
+
+def ask(member: Member, kind: str, timeout: float = ANSWER_SECONDS, **bounds: int) -> Any:
+    """The whole response to a query for the total, with its index."""
+    params = {"kind": kind, "input": "total", "index": True, **bounds}
+    return member.rpc("Apply", params, timeout)
+
+
+def test_a_query_waits_for_its_index(faulty: Cluster) -> None:
+    """min_index: as soon as the member has applied it, on every member."""
+    base = send(faulty[0], {"add": 1}, 1, index=True)["result"]["index"]
+    for member in faulty:
+        for kind in ("Query", "LocalQuery"):
+            seen = ask(member, kind, min_index=base)["result"]
+            assert seen["index"] >= base and seen["output"] == 1
+    later = base + 3
+    waiting = [
+        (member.connect(), kind) for member in faulty for kind in ("Query", "LocalQuery")
+    ]
+    for connection, kind in waiting:
+        for wanted in (later, base, later - 1):
+            params = {"kind": kind, "input": "total", "index": True, "min_index": wanted}
+            connection.send(request("Apply", params, wanted))
+        assert connection.receive()["id"] == base
+    assert all(connection.is_silent(0.1) for connection, _ in waiting)
+    for seq in (2, 3, 4):
+        assert send(faulty[1], {"add": 1}, seq, index=True)["result"]["index"] == base + seq - 1
+    for connection, _ in waiting:
+        answers = {a["id"]: a["result"] for a in (connection.receive(), connection.receive())}
+        assert answers[later] == {"index": later, "output": 4}
+        assert answers[later - 1]["output"] >= 3
+        connection.close()
+
+
+def test_an_index_that_is_not_reached(make_cluster: MakeCluster) -> None:
+    """The request's deadline holds, and the answer says how far the member is."""
+    cluster = make_cluster(1, command=machine("hasty"))
+    far = ask(cluster[0], "LocalQuery", min_index=1000)
+    assert far["error"]["code"] == 116
+    applied = cluster[0].state()["applied_index"]
+    assert far["error"]["data"] == {
+        "outcome": "not_applied",
+        "min_index": 1000,
+        "applied_index": applied,
+    }
+
+
+def test_staleness_is_bounded(faulty: Cluster) -> None:
+    """max_staleness_ms: a member that is cut off answers local queries, but not those."""
+    leader = faulty.wait_leader()
+    result_of(send(leader, {"add": 1}, 1))
+    follower = next(member for member in faulty if member is not leader)
+    for bound in (0, 10_000):
+        assert ask(follower, "LocalQuery", max_staleness_ms=bound)["result"]["output"] == 1
+    others = [member for member in faulty if member is not follower]
+    for member in others:
+        member.pause()
+    try:
+        # What was confirmed a moment ago is good enough for the one, not for the other.
+        assert ask(follower, "LocalQuery", max_staleness_ms=600_000)["result"]["output"] == 1
+        assert ask(follower, "LocalQuery")["result"]["output"] == 1
+        refused = ask(follower, "LocalQuery", max_staleness_ms=0)
+        assert code_of(refused) == 108
+    finally:
+        for member in others:
+            member.resume()
+    faulty.wait_leader()
+    assert ask(follower, "LocalQuery", max_staleness_ms=0)["result"]["output"] == 1
+
+
+def test_a_fresh_read_sees_every_answered_command(faulty: Cluster) -> None:
+    """With no staleness allowed, a local query is as good as a query, on any member."""
+    for seq in range(1, 31):
+        result_of(send(faulty[seq % 3], {"add": 1}, seq))
+        for member in faulty:
+            assert ask(member, "LocalQuery", max_staleness_ms=0)["result"]["output"] == seq
+
+
+def test_a_client_reads_its_own_writes(faulty: Cluster) -> None:
+    with (
+        raftpico.Client(faulty[0].address) as writer,
+        raftpico.Client(faulty[1].address) as reader,
+    ):
+        for number in range(1, 101):
+            answer = writer.command({"add": 1}, index=True)
+            # Another member, told by hand where the writer is.
+            assert reader.local_query("total", min_index=answer.index) == number
+            assert writer.local_query("total") == number

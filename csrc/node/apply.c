@@ -82,12 +82,12 @@ static uint32_t take_slot(struct applies *applies) {
 }
 
 void apply_query(struct node *node, enum apply_kind kind, struct caller *caller,
-                 struct span input) {
+                 struct span input, uint64_t deadline_ms) {
     struct applies *applies = &node->applies;
     uint32_t slot = take_slot(applies);
     struct query_slot *place = &applies->slots[slot];
     place->used = true;
-    place->deadline_ms = node->now_ms + node->request_timeout_ms;
+    place->deadline_ms = deadline_ms;
     caller_move(&place->caller, caller);
     struct apply_item *item = add_item(node, kind, input);
     item->wants_output = true;

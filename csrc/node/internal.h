@@ -153,6 +153,8 @@ enum read_stage {
 
 struct read_item {
     struct caller caller;
+    enum apply_kind kind;
+    uint64_t min_index; /* not before this is applied */
     size_t input_offset;
     size_t input_size;
 };
@@ -185,13 +187,24 @@ struct reads {
     struct read_group *first;
     struct read_group *last;
     uint64_t next_batch;
-    uint32_t count; /* queries in all groups */
+    uint32_t count; /* queries in all groups, and parked ones */
     uint64_t bytes;
+    struct parked *parked; /* parked.c */
+    uint32_t parked_count;
+    uint32_t parked_capacity;
+    /* What a leader confirmed last: everything that was answered anywhere before fresh_ms, by
+     * our own clock, stands at or before fresh_index. */
+    bool confirmed;
+    uint64_t fresh_ms;
+    uint64_t fresh_index;
     struct remote_read remote[REMOTE_READS_MAX];
     uint32_t remote_count;
 };
 
-void reads_add(struct node *node, struct caller *caller, struct span input);
+void reads_add(struct node *node, struct caller *caller, const struct rpc_request *request);
+/* Whether what is applied here lacks nothing that was answered, anywhere, more than so many
+ * milliseconds ago. */
+bool reads_are_fresh(const struct node *node, uint64_t max_staleness_ms);
 void reads_flush(struct node *node);   /* ask the leader for what has not been asked */
 void reads_restart(struct node *node); /* the leader changed: ask again */
 void reads_confirm(struct node *node, uint64_t confirmed_round);
@@ -202,6 +215,13 @@ void reads_forget_peer(struct node *node, uint64_t id); /* a new connection: it 
 void reads_receive(struct node *node, struct peer *peer, const struct peer_message *message);
 void reads_receive_reply(struct node *node, struct peer *peer,
                          const struct peer_message *message);
+
+/* --- queries that wait for an index (parked.c) --- */
+void parked_add(struct node *node, enum apply_kind kind, struct caller *caller,
+                struct span input, uint64_t min_index, uint64_t deadline_ms);
+void parked_release(struct node *node);
+void parked_expire(struct node *node);
+void parked_fail_all(struct node *node, enum rpc_code code, const char *reason);
 
 /* --- the way to the machine and back (apply.c) --- */
 struct query_slot {
@@ -240,7 +260,7 @@ void apply_clear(struct node *node);
 void apply_advance(struct node *node);
 bool apply_has_room(const struct node *node);
 void apply_query(struct node *node, enum apply_kind kind, struct caller *caller,
-                 struct span input);
+                 struct span input, uint64_t deadline_ms);
 void apply_snapshot_item(struct node *node, struct span head, bool in_process);
 void apply_notice(struct node *node, const char *level, const char *event, const char *format,
                   ...) PRINTF_LIKE(4, 5);

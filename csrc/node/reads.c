@@ -25,7 +25,8 @@ static struct read_group *open_group(struct node *node) {
     return group;
 }
 
-void reads_add(struct node *node, struct caller *caller, struct span input) {
+void reads_add(struct node *node, struct caller *caller, const struct rpc_request *request) {
+    struct span input = request->input;
     struct read_group *group = open_group(node);
     if (group->count == group->capacity) {
         struct read_item *old = group->items;
@@ -39,6 +40,8 @@ void reads_add(struct node *node, struct caller *caller, struct span input) {
     }
     struct read_item *item = &group->items[group->count++];
     caller_move(&item->caller, caller);
+    item->kind = request->kind == RPC_QUERY ? APPLY_QUERY : APPLY_LOCAL_QUERY;
+    item->min_index = request->min_index;
     item->input_offset = group->text.size;
     item->input_size = input.size;
     buffer_append_span(&group->text, input);
@@ -120,12 +123,30 @@ static void answer_remote(struct node *node, const struct remote_read *read, uin
     }
 }
 
+/* The group was open before the leader was asked, so what it learned is as new as its start, or
+ * newer; how long the answer took, or lay unread, makes it no older. */
+static void confirm(struct reads *reads, struct read_group *group, uint64_t index) {
+    group->stage = READ_READY;
+    group->index = index;
+    if (!reads->confirmed || group->since_ms >= reads->fresh_ms) {
+        reads->confirmed = true;
+        reads->fresh_ms = group->since_ms;
+        reads->fresh_index = index;
+    }
+}
+
+bool reads_are_fresh(const struct node *node, uint64_t max_staleness_ms) {
+    const struct reads *reads = &node->reads;
+    return reads->confirmed && node->applies.handed >= reads->fresh_index &&
+           node->now_ms - reads->fresh_ms <= max_staleness_ms;
+}
+
 void reads_confirm(struct node *node, uint64_t confirmed_round) {
     struct reads *reads = &node->reads;
     for (struct read_group *group = reads->first; group != NULL; group = group->next) {
         if (group->stage == READ_ASKED && group->round > 0 && group->term == node->state.term &&
             group->round <= confirmed_round) {
-            group->stage = READ_READY;
+            confirm(reads, group, group->index);
         }
     }
     uint32_t kept = 0;
@@ -179,9 +200,18 @@ void reads_receive_reply(struct node *node, struct peer *peer,
     for (struct read_group *group = node->reads.first; group != NULL; group = group->next) {
         if (group->stage == READ_ASKED && group->round == 0 && group->term == message->term &&
             group->batch <= message->batch) {
-            group->stage = READ_READY;
-            group->index = message->index;
+            confirm(&node->reads, group, message->index);
         }
+    }
+}
+
+static void release(struct node *node, const struct read_group *group, struct read_item *item) {
+    struct span input = {group->text.bytes + item->input_offset, item->input_size};
+    uint64_t deadline_ms = group->since_ms + node->request_timeout_ms;
+    if (item->min_index > node->applies.handed) {
+        parked_add(node, item->kind, &item->caller, input, item->min_index, deadline_ms);
+    } else {
+        apply_query(node, item->kind, &item->caller, input, deadline_ms);
     }
 }
 
@@ -192,13 +222,11 @@ void reads_release(struct node *node) {
            apply_has_room(node)) {
         struct read_group *group = reads->first;
         for (uint32_t i = 0; i < group->count; i++) {
-            struct read_item *item = &group->items[i];
-            apply_query(
-                node, APPLY_QUERY, &item->caller,
-                (struct span){group->text.bytes + item->input_offset, item->input_size});
+            release(node, group, &group->items[i]);
         }
         free_first(node);
     }
+    parked_release(node);
 }
 
 static void fail_first(struct node *node, enum rpc_code code, const char *reason) {
@@ -222,10 +250,12 @@ void reads_expire(struct node *node) {
             break;
         }
     }
+    parked_expire(node);
 }
 
 void reads_fail_all(struct node *node, enum rpc_code code, const char *reason) {
     while (node->reads.first != NULL) {
         fail_first(node, code, reason);
     }
+    parked_fail_all(node, code, reason);
 }

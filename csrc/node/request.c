@@ -24,6 +24,18 @@ static void apply_command(struct node *node, struct caller *caller,
     }
 }
 
+/* At once, unless it asks for more than is applied, or the machine has not its state yet. */
+static void local_query(struct node *node, struct caller *caller,
+                        const struct rpc_request *request) {
+    uint64_t deadline_ms = node->now_ms + node->request_timeout_ms;
+    if (request->min_index > node->applies.handed || node->applies.restoring) {
+        parked_add(node, APPLY_LOCAL_QUERY, caller, request->input, request->min_index,
+                   deadline_ms);
+    } else {
+        apply_query(node, APPLY_LOCAL_QUERY, caller, request->input, deadline_ms);
+    }
+}
+
 static void dispatch_apply(struct node *node, struct node_conn *conn, struct gather *gather,
                            const struct rpc_request *request) {
     struct caller caller;
@@ -38,10 +50,12 @@ static void dispatch_apply(struct node *node, struct node_conn *conn, struct gat
         caller_drop(&caller); /* a query that nobody hears changes nothing */
     } else if (overloaded_reads(node, request->input.size)) {
         caller_refuse(node, &caller, RPC_OVERLOADED, "not_applied", "too many queries wait");
-    } else if (request->kind == RPC_QUERY) {
-        reads_add(node, &caller, request->input);
+    } else if (request->kind == RPC_QUERY ||
+               (request->max_staleness_ms < UINT64_MAX &&
+                !reads_are_fresh(node, request->max_staleness_ms))) {
+        reads_add(node, &caller, request);
     } else {
-        apply_query(node, APPLY_LOCAL_QUERY, &caller, request->input);
+        local_query(node, &caller, request);
     }
 }
 
@@ -58,7 +72,8 @@ static void answer_state(struct node *node, struct node_conn *conn, struct gathe
             return;
         }
         node->applies.states_asked++;
-        apply_query(node, APPLY_STATE, &caller, (struct span){NULL, 0});
+        apply_query(node, APPLY_STATE, &caller, (struct span){NULL, 0},
+                    node->now_ms + node->request_timeout_ms);
         return;
     }
     struct buffer json;
