@@ -17,10 +17,13 @@ from raftpico import errors
 from raftpico._core import ApplyContext
 from raftpico.client import Client
 from raftpico.errors import (
+    AnswerForgotten,
+    ClientClosed,
     ClusterAlreadyCreated,
     ConnectionFailed,
     DataCorrupt,
     DataMismatch,
+    IndexNotReached,
     InternalError,
     InUse,
     InvalidInput,
@@ -39,28 +42,34 @@ from raftpico.errors import (
     RequestError,
     RequestTimeout,
     ResultUnknown,
+    SequencePassed,
     ServerAlreadyAdded,
     ServerClosed,
     ServerError,
     ServerUnreachable,
+    SessionExpired,
     StorageFailure,
 )
 from raftpico.machine import Machine
 from raftpico.server import Notice, Server
-from raftpico.types import NO_OUTPUT, ApplyKind, Json
+from raftpico.types import NO_OUTPUT, Answer, ApplyKind, Json
 
 __version__ = "0.1.0"
 
 __all__ = [
     "NO_OUTPUT",
+    "Answer",
+    "AnswerForgotten",
     "ApplyContext",
     "ApplyKind",
     "Client",
+    "ClientClosed",
     "ClusterAlreadyCreated",
     "ConnectionFailed",
     "DataCorrupt",
     "DataMismatch",
     "InUse",
+    "IndexNotReached",
     "InternalError",
     "InvalidInput",
     "InvalidMachineOutput",
@@ -81,11 +90,13 @@ __all__ = [
     "RequestError",
     "RequestTimeout",
     "ResultUnknown",
+    "SequencePassed",
     "Server",
     "ServerAlreadyAdded",
     "ServerClosed",
     "ServerError",
     "ServerUnreachable",
+    "SessionExpired",
     "StorageFailure",
     "__version__",
     "errors",

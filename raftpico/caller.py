@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import time
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Literal, overload
 
 from raftpico import errors
 from raftpico._core import dumps, loads
 from raftpico.address import normalize_address
-from raftpico.types import ApplyKind, Json
+from raftpico.types import Answer, ApplyKind, Json
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds that a request may take, with everything that is tried again."""
@@ -35,38 +35,108 @@ class Caller(ABC):
 
     # -- the machine --
 
+    @overload
     def apply(
-        self, input: Json, kind: ApplyKind = ApplyKind.COMMAND, timeout: float | None = None
-    ) -> Json:
+        self,
+        input: Json,
+        kind: ApplyKind = ...,
+        timeout: float | None = ...,
+        *,
+        index: Literal[False] = ...,
+        min_index: int | None = ...,
+        max_staleness_ms: int | None = ...,
+    ) -> Json: ...
+
+    @overload
+    def apply(
+        self,
+        input: Json,
+        kind: ApplyKind = ...,
+        timeout: float | None = ...,
+        *,
+        index: Literal[True],
+        min_index: int | None = ...,
+        max_staleness_ms: int | None = ...,
+    ) -> Answer: ...
+
+    def apply(
+        self,
+        input: Json,
+        kind: ApplyKind = ApplyKind.COMMAND,
+        timeout: float | None = None,
+        *,
+        index: bool = False,
+        min_index: int | None = None,
+        max_staleness_ms: int | None = None,
+    ) -> Json | Answer:
         """Apply an input to the machine and return its output.
 
         Args:
             input: any JSON value.
             kind: a command, a query or a local query.
             timeout: seconds; None: that of this object.
+            index: return an `Answer`, with the log index that the output belongs to: of the
+                command's entry, or of the last one that the query saw.
+            min_index: queries only: wait until the member has applied this index; 0: do not
+                wait. None: as the class says.
+            max_staleness_ms: local queries only: see every command that was answered, anywhere,
+                this long or longer before; the member asks the leader where it cannot tell.
+                None: whatever it has applied.
 
         Raises:
             raftpico.InvalidInput: the machine refused the input.
             raftpico.MachineError: `apply` raised.
+            raftpico.IndexNotReached: `min_index` was not applied in time.
             raftpico.RequestTimeout: no answer in time; a command may be applied yet.
             raftpico.RaftpicoError: any other code; see `raftpico.errors`, and `outcome`.
             ValueError: the input is no JSON value, or is too large.
         """
         kind = ApplyKind(kind)
-        params = b'{"kind":%b,"input":%b}' % (_KINDS[kind], dumps(input))
-        return self._request("Apply", params, timeout, is_read=kind in _READS)
+        bounds = {"min_index": min_index, "max_staleness_ms": max_staleness_ms}
+        answer = self._apply(
+            kind, dumps(input), {k: v for k, v in bounds.items() if v is not None}, timeout
+        )
+        return answer if index else answer.output
 
-    def command(self, input: Json, timeout: float | None = None) -> Json:
+    @overload
+    def command(
+        self, input: Json, timeout: float | None = ..., *, index: Literal[False] = ...
+    ) -> Json: ...
+
+    @overload
+    def command(
+        self, input: Json, timeout: float | None = ..., *, index: Literal[True]
+    ) -> Answer: ...
+
+    def command(
+        self, input: Json, timeout: float | None = None, *, index: bool = False
+    ) -> Json | Answer:
         """Replicate an input and return what the machine made of it; as `apply`."""
-        return self.apply(input, ApplyKind.COMMAND, timeout)
+        answer = self.apply(input, ApplyKind.COMMAND, timeout, index=True)
+        return answer if index else answer.output
 
-    def query(self, input: Json, timeout: float | None = None) -> Json:
+    def query(
+        self, input: Json, timeout: float | None = None, *, min_index: int | None = None
+    ) -> Json:
         """Ask the machine, linearizably: every command answered before is seen; as `apply`."""
-        return self.apply(input, ApplyKind.QUERY, timeout)
+        return self.apply(input, ApplyKind.QUERY, timeout, min_index=min_index)
 
-    def local_query(self, input: Json, timeout: float | None = None) -> Json:
+    def local_query(
+        self,
+        input: Json,
+        timeout: float | None = None,
+        *,
+        min_index: int | None = None,
+        max_staleness_ms: int | None = None,
+    ) -> Json:
         """Ask one member's machine at once; it may be behind the leader; as `apply`."""
-        return self.apply(input, ApplyKind.LOCAL_QUERY, timeout)
+        return self.apply(
+            input,
+            ApplyKind.LOCAL_QUERY,
+            timeout,
+            min_index=min_index,
+            max_staleness_ms=max_staleness_ms,
+        )
 
     # -- the cluster --
 
@@ -134,6 +204,13 @@ class Caller(ABC):
 
     # -- carrying --
 
+    def _apply(
+        self, kind: ApplyKind, input: bytes, bounds: dict[str, int], timeout: float | None
+    ) -> Answer:
+        """Send an input (JSON text) with what bounds a query."""
+        params = apply_params(kind, input, bounds)
+        return answer_of(self._request("Apply", params, timeout, is_read=kind in _READS))
+
     @abstractmethod
     def _exchange(self, line: bytes, request_id: int, timeout: float, is_read: bool) -> Json:
         """Send a line (without its LF) and return its response, read.
@@ -154,24 +231,50 @@ class Caller(ABC):
         return members
 
     def _request(
-        self, method: str, params: bytes, timeout: float | None, *, is_read: bool
+        self,
+        method: str,
+        params: bytes,
+        timeout: float | None,
+        *,
+        is_read: bool,
+        repeatable: bool = False,
     ) -> Json:
+        """Send a request, again and again where that is safe, and return its result.
+
+        Args:
+            method: its name.
+            params: JSON text; empty for none.
+            timeout: seconds; None: that of this object.
+            is_read: nothing changes if the request is done twice.
+            repeatable: it takes effect once, however often it is sent.
+        """
         deadline = time.monotonic() + (
             self.timeout if timeout is None else checked_timeout(timeout)
         )
         pause = FIRST_PAUSE
-        while True:
+        in_doubt = False  # an earlier attempt may have been applied
+        for attempt in itertools.count():
             request_id = next(self._ids)
             line = request_line(method, params, request_id)
             left = max(deadline - time.monotonic(), 0.001)
+            if repeatable:
+                left = self._attempt_time(left, attempt)
             try:
                 return result_of(self._exchange(line, request_id, left, is_read))
-            except errors.RequestError as error:
+            except errors.RaftpicoError as error:
+                in_doubt = in_doubt or is_doubtful(error)
+                again = is_safe_again(error) or (repeatable and is_passing(error, in_doubt))
                 wait = max(pause, retry_after(error))
-                if not is_safe_again(error) or time.monotonic() + wait >= deadline:
+                if not again or time.monotonic() + wait >= deadline:
+                    state_outcome(error, in_doubt)
                     raise
             time.sleep(wait)
             pause = min(2 * pause, LONGEST_PAUSE)
+        raise AssertionError("the loop returns or raises")
+
+    def _attempt_time(self, left: float, attempt: int) -> float:
+        """Seconds for one attempt of a request that may be repeated, `left` at most."""
+        return left
 
 
 def checked_timeout(timeout: float) -> float:
@@ -202,6 +305,43 @@ def is_safe_again(error: errors.RaftpicoError) -> bool:
     """Whether the request was certainly not applied and may succeed later."""
     passing = (errors.LeaderChanged, errors.NoLeader, errors.Overloaded)
     return isinstance(error, passing) and error.outcome == "not_applied"
+
+
+def is_doubtful(error: errors.RaftpicoError) -> bool:
+    """Whether this attempt may have been applied, or may be yet."""
+    said_before = isinstance(error, (errors.SessionExpired, errors.SequencePassed))
+    return error.outcome == "unknown" and not said_before
+
+
+def is_passing(error: errors.RaftpicoError, in_doubt: bool) -> bool:
+    """Whether a command that takes effect once may be sent again after this error.
+
+    Where no server could be reached at all, only one that may have been applied is.
+    """
+    if isinstance(error, errors.ConnectionFailed):
+        return in_doubt and not isinstance(error, errors.ClientClosed)
+    return isinstance(error, (errors.ResultUnknown, errors.NoLeader, errors.RequestTimeout))
+
+
+def state_outcome(error: errors.RaftpicoError, in_doubt: bool) -> None:
+    """Let an error of the last attempt tell what all of them came to."""
+    if isinstance(error, errors.SessionExpired):
+        error.data["outcome"] = "unknown" if in_doubt else "not_applied"
+    elif in_doubt and error.outcome == "not_applied":
+        error.data["outcome"] = "unknown"
+
+
+def apply_params(kind: ApplyKind, input: bytes, bounds: dict[str, int]) -> bytes:
+    """The params of an Apply that asks for the index, too; `input` is JSON text."""
+    more = b"".join(b',"%b":%d' % (name.encode(), value) for name, value in bounds.items())
+    return b'{"kind":%b,"input":%b,"index":true%b}' % (_KINDS[kind], input, more)
+
+
+def answer_of(result: Json) -> Answer:
+    """The output and its index, of an Apply's result. Raises RaftpicoError where it is none."""
+    if isinstance(result, dict) and set(result) == {"index", "output"}:
+        return Answer(result["output"], result["index"])
+    raise errors.RaftpicoError(f"this is no answer with an index: {str(result)[:200]}")
 
 
 def retry_after(error: errors.RaftpicoError) -> float:

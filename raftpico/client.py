@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import threading
 import time
@@ -9,11 +10,22 @@ from types import TracebackType
 
 from raftpico import errors
 from raftpico.address import normalize_address, split_address
-from raftpico.caller import DEFAULT_TIMEOUT, Caller, checked_timeout, read_response
-from raftpico.types import Json
+from raftpico.caller import (
+    DEFAULT_TIMEOUT,
+    Caller,
+    answer_of,
+    apply_params,
+    checked_timeout,
+    read_response,
+)
+from raftpico.types import Answer, ApplyKind, Json
 
 CONNECT_TIMEOUT = 2.0
 """Seconds to wait for one address before the next one is tried."""
+
+FIRST_ATTEMPT = 5.0
+"""Seconds for the first attempt of a command in a session, where there is another member to
+ask; each later one gets twice as long."""
 
 RECEIVE_BYTES = 1 << 16
 
@@ -59,6 +71,19 @@ class _Connection:
         return line
 
 
+class _Session:
+    """A session of this client: one command at a time, numbered from 1."""
+
+    def __init__(self) -> None:
+        self.name = secrets.token_hex(16)
+        self.seq = 0
+
+    def next_params(self, params: bytes) -> bytes:
+        """The params of an Apply with the session and its next number."""
+        self.seq += 1
+        return params[:-1] + b',"session":"%b","seq":%d}' % (self.name.encode(), self.seq)
+
+
 class Client(Caller):
     """A blocking client of a cluster.
 
@@ -71,18 +96,26 @@ class Client(Caller):
             client.command({"Put": {"key": "foo", "value": 1}})
             print(client.query({"Get": {"key": "foo"}}))
 
-    A command whose connection was lost before the answer came is not sent again, for it may
-    have been applied: `ConnectionFailed` with the outcome "unknown". Queries are.
+    Commands are sent in a session of the client's own, so that one whose answer was lost (a
+    connection that broke, a server that died) is sent again, to another member if there is
+    one, until its time is over, and takes effect once all the same. Without sessions such a
+    command is not sent again: it raises with the outcome "unknown".
+
+    A local query sees at least what this client's earlier commands and queries saw, whichever
+    member it goes to, unless it says otherwise by `min_index`.
 
     Args:
         addresses: "host:port" each; ":4000" is 127.0.0.1:4000.
         timeout: seconds that a request may take, with everything that is tried again.
+        sessions: send commands in sessions.
 
     Raises:
         ValueError: no address, or one that is none.
     """
 
-    def __init__(self, *addresses: str, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self, *addresses: str, timeout: float = DEFAULT_TIMEOUT, sessions: bool = True
+    ) -> None:
         super().__init__(timeout)
         if not addresses:
             raise ValueError("a client needs an address, like Client('127.0.0.1:4000')")
@@ -91,6 +124,10 @@ class Client(Caller):
         self._connection: _Connection | None = None
         self._closed = False
         self._lock = threading.Lock()
+        self._uses_sessions = sessions
+        self._idle_sessions: list[_Session] = []  # that no thread uses now
+        self._seen_index = 0
+        self._seen_lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Client({', '.join(map(repr, self.addresses))})"
@@ -116,6 +153,54 @@ class Client(Caller):
         with self._lock:
             self._closed = True
             self._drop()
+
+    # -- commands and queries --
+
+    def _apply(
+        self, kind: ApplyKind, input: bytes, bounds: dict[str, int], timeout: float | None
+    ) -> Answer:
+        if kind is ApplyKind.LOCAL_QUERY:
+            bounds = {"min_index": self._seen_index, **bounds}
+        if kind is ApplyKind.COMMAND and self._uses_sessions:
+            answer = self._in_session(apply_params(kind, input, bounds), timeout)
+        else:
+            answer = super()._apply(kind, input, bounds, timeout)
+        with self._seen_lock:
+            self._seen_index = max(self._seen_index, answer.index)
+        return answer
+
+    def _in_session(self, params: bytes, timeout: float | None) -> Answer:
+        """Send a command in a session that nobody else uses meanwhile."""
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        try:
+            session = self._idle_sessions.pop()
+        except IndexError:
+            session = _Session()
+        while True:
+            numbered = session.next_params(params)
+            try:
+                result = self._request(
+                    "Apply", numbered, timeout, is_read=False, repeatable=True
+                )
+            except errors.SessionExpired as error:
+                # It was idle for long, or its first command never arrived.
+                if error.outcome != "not_applied" or time.monotonic() >= deadline:
+                    raise
+                session = _Session()
+                timeout = max(deadline - time.monotonic(), 0.001)
+                continue
+            except BaseException:
+                self._idle_sessions.append(session)
+                raise
+            self._idle_sessions.append(session)
+            return answer_of(result)
+
+    def _attempt_time(self, left: float, attempt: int) -> float:
+        if len(self.addresses) == 1:
+            return left
+        return min(left, FIRST_ATTEMPT * float(1 << min(attempt, 10)))
+
+    # -- the connection --
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -165,17 +250,19 @@ class Client(Caller):
     ) -> Json:
         for attempt in range(len(self.addresses) + 1):
             if self._closed:
-                raise errors.ConnectionFailed(
+                raise errors.ClientClosed(
                     "the client is closed", data={"outcome": "not_applied"}
                 )
             connection = self._connect(deadline)
+            used = self.address
             try:
                 connection.send(line, deadline)
                 response = self._receive(connection, request_id, deadline)
             except TimeoutError as error:
-                raise errors.RequestTimeout(f"no answer from {self.address} in time") from error
+                self._next_address()
+                raise errors.RequestTimeout(f"no answer from {used} in time") from error
             except OSError as error:
-                lost = f"lost the connection to {self.address}: {error.strerror or error}"
+                lost = f"lost the connection to {used}: {error.strerror or error}"
                 self._next_address()
                 if not is_read or attempt == len(self.addresses):
                     raise errors.ConnectionFailed(lost) from error
@@ -194,9 +281,9 @@ class Client(Caller):
 
 
 def is_refusal(response: Json) -> bool:
-    """Whether another member may do better: this one knows no leader (106, 108)."""
+    """Whether another member may do better: this one knows no leader, or is leaving (107)."""
     error = response.get("error") if isinstance(response, dict) else None
-    return isinstance(error, dict) and error.get("code") in (106, 108)
+    return isinstance(error, dict) and error.get("code") in (106, 107, 108)
 
 
 def time_left(deadline: float) -> float:

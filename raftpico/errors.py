@@ -158,6 +158,37 @@ class ServerUnreachable(RequestError):
     code = 111
 
 
+class SessionExpired(RequestError):
+    """The session is not open (any more): the command was not applied this time.
+
+    Whether an earlier attempt was, only its sender can tell; see `outcome`.
+    """
+
+    code = 113
+    default_outcome = "unknown"
+
+
+class SequencePassed(RequestError):
+    """The session is past this number; `data["last_seq"]` is the last one that it had."""
+
+    code = 114
+    default_outcome = "unknown"
+
+
+class AnswerForgotten(RequestError):
+    """The command was applied, but its answer was too large or too old to be kept."""
+
+    code = 115
+    default_outcome = "applied"
+
+
+class IndexNotReached(RequestError):
+    """The member did not apply `min_index` in time; `data["applied_index"]` is where it is."""
+
+    code = 116
+    default_outcome = "not_applied"
+
+
 # --- a server of this process -----------------------------------------------------------------
 
 
@@ -202,6 +233,10 @@ class ConnectionFailed(RaftpicoError, ConnectionError):
     """No server could be reached, or the connection was lost before the answer came."""
 
     default_outcome = "unknown"
+
+
+class ClientClosed(ConnectionFailed):
+    """The client was closed."""
 
 
 def _leaves(base: type[RaftpicoError]) -> list[type[RaftpicoError]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from typing import Any, Final, TypeAlias
 
@@ -33,3 +34,14 @@ NO_OUTPUT: Final = NoOutput.NO_OUTPUT
 
 `None` is an output: JSON's null.
 """
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What the machine returned, and the log index that it belongs to."""
+
+    output: Json
+    """The machine's output."""
+
+    index: int
+    """Of the command's entry; of a query: of the last entry that it saw."""
