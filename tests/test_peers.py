@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from cluster import Closed, Cluster, Connection, wait_for
+from cluster import Closed, Cluster, Connection, result_of, wait_for
 
 MakeCluster = Callable[..., Cluster]
 ADDRESS = "127.0.0.1:1"  # nobody listens there
@@ -54,6 +57,10 @@ def propose_and_be_cut_off(connection: Connection, term: int, payload: bytes) ->
 def last_index(cluster: Cluster) -> int:
     index: int = cluster.wait_leader().state()["last_log_index"]
     return index
+
+
+def get(cluster: Cluster, key: str) -> Any:
+    return result_of(cluster.wait_leader().apply({"Get": key}, "Query"))
 
 
 @pytest.fixture
@@ -109,10 +116,51 @@ def test_a_proposal_that_is_not_json_stays_out_of_the_log(
     assert cluster.put("after", 1) is None
 
 
+@contextlib.contextmanager
+def answering(
+    cluster: Cluster, state: dict[str, Any], node: int, incarnation: int
+) -> Iterator[None]:
+    """Somebody at the dead member's address says that it is that member."""
+    port = next(member for member in cluster if not member.running).port
+    welcome = {
+        "type": "welcome",
+        "protocol": 2,
+        "cluster": state["cluster_id"],
+        "node": node,
+        "incarnation": incarnation,
+    }
+
+    def answer(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(json.dumps(welcome, separators=(",", ":")).encode() + b"\n")
+            while connection.recv(1 << 16):
+                pass
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                thread = threading.Thread(target=answer, args=(listener.accept()[0],))
+                thread.start()
+
+    with socket.create_server(("127.0.0.1", port.number)) as listener:
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            accepting.join()
+
+
 def test_a_refusal_of_another_term_holds_nothing_up(
     impersonated: tuple[Cluster, dict[str, Any], int],
 ) -> None:
-    """Commands that a server passes on after leadership went away and came back are taken."""
+    """Commands that a server passes on after leadership went away and came back are taken.
+
+    They count only when the same life answers at the member's address; until then they are
+    held up, and asked for again.
+    """
     cluster, state, node = impersonated
     before = last_index(cluster)
     leader = cluster.wait_leader()
@@ -120,7 +168,54 @@ def test_a_refusal_of_another_term_holds_nothing_up(
         assert hello(peer, state, node, 50)["type"] == "welcome"
         propose(peer, state["current_term"] - 1, b'[101,{"Put":["old",1]}]\n')
         propose(peer, state["current_term"], b'[500,{"Put":["new",1]}]\n')
-        wait_for("one entry more", lambda: last_index(cluster) == before + 1)
+        assert peer.is_silent(0.2)
+        assert last_index(cluster) == before
+
+        def taken() -> bool:
+            propose(peer, state["current_term"], b'[500,{"Put":["new",1]}]\n', again=True)
+            return last_index(cluster) > before
+
+        with answering(cluster, state, node, 50):
+            wait_for("one entry more", taken)
+            propose(peer, state["current_term"], b'[501,{"Put":["new",2]}]\n')
+            wait_for("both are applied", lambda: get(cluster, "new") == 2)
+
+
+HUGE = 2**53 - 1
+
+
+def test_a_huge_incarnation_displaces_no_live_member(cluster: Cluster) -> None:
+    """Who answers at the member's address is the member, whatever others claim."""
+    leader = cluster.wait_leader()
+    state = leader.state()
+    for member in cluster:
+        if member is not leader:
+            with leader.connect() as stranger:
+                said = hello(stranger, state, member.state()["node_id"], HUGE)
+                assert said["type"] == "refused"
+    for number, member in enumerate(cluster):
+        result_of(member.apply({"Put": ["k", number]}))
+    cluster.wait_converged()
+    assert leader.state()["current_term"] == state["current_term"]
+
+
+def test_a_huge_incarnation_locks_nobody_out(
+    impersonated: tuple[Cluster, dict[str, Any], int],
+) -> None:
+    """Claimed while the member is dead, it counts until the member is back, and no longer."""
+    cluster, state, node = impersonated
+    leader = cluster.wait_leader()
+    victim = next(member for member in cluster if not member.running)
+    with leader.connect() as stranger:
+        assert hello(stranger, state, node, HUGE)["type"] == "welcome"
+        propose(stranger, state["current_term"], b'[500,{"Put":["new",1]}]\n')
+        victim.restart()
+        for number in range(10):
+            result_of(victim.apply({"Put": ["k", number]}))
+        with pytest.raises(Closed):
+            stranger.receive()
+    assert get(cluster, "new") is None
+    cluster.wait_converged()
 
 
 def test_an_earlier_life_of_a_member_is_refused(

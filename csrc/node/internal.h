@@ -25,6 +25,7 @@ enum conn_kind {
     CONN_PEER_IN,  /* a peer's: its messages to us */
     CONN_PEER_OUT, /* ours: our messages to a peer, its answers to our hello */
     CONN_PROBE,    /* ours: who listens at the address that is to be added? */
+    CONN_CHECK,    /* ours: which life of a peer listens at its address? */
 };
 
 struct node_conn {
@@ -42,7 +43,7 @@ struct node_conn {
     bool dirty;
     bool closing;              /* no more input; closed by the host when all is written */
     bool gone;                 /* the host's end is closed */
-    struct peer *peer;         /* PEER_IN, PEER_OUT; NULL once the peer is forgotten */
+    struct peer *peer;         /* PEER_IN, PEER_OUT, CHECK; NULL once the peer is forgotten */
     uint64_t peer_incarnation; /* PEER_IN: as its hello said */
     struct node_conn *next_dirty;
 };
@@ -139,6 +140,8 @@ void pending_restart_forwarding(struct node *node);
 void pending_expire(struct node *node);
 void pending_fail_all(struct node *node, enum rpc_code code, const char *reason);
 void pending_overtaken(struct node *node, uint64_t sequence); /* by a snapshot, up to it */
+/* We can answer the peer (again): what was not taken from it is to come again. */
+void pending_ask_again(struct node *node, struct peer *peer);
 void pending_receive_propose(struct node *node, struct peer *peer,
                              const struct peer_message *message, struct span payload);
 void pending_receive_again(struct node *node, struct peer *peer,
@@ -295,10 +298,12 @@ struct peer {
     enum peer_stage stage;
     struct node_conn *out;
     struct node_conn *in;
+    struct node_conn *check;
+    uint64_t check_ms;       /* when the last check began */
     uint64_t redial_ms;      /* when */
     uint64_t redial_wait_ms; /* how long the next time */
     uint64_t stage_deadline_ms;
-    uint64_t incarnation;  /* highest that it said */
+    uint64_t incarnation;  /* highest that the one at its address said; hellos only claim */
     uint64_t added_term;   /* we added it to the configuration, as the leader of this term */
     uint64_t refused_from; /* proposals after this sequence wait for it; 0: none are refused */
     uint64_t refused_term; /* ... in this term */

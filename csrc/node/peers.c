@@ -3,6 +3,14 @@
  * Each server dials every other one and sends its own messages on that connection; what comes
  * back on it is only the answer to its hello. This is the one place where a connection proves
  * who it is before anything else is heard from it.
+ *
+ * As long as there are no secrets, a hello is a claim. What bounds it: the one who answers at a
+ * peer's address, when we dial it, says which life of that peer is the present one. While we
+ * are connected there, a hello of another life is refused (of a later one, after looking there
+ * again); when we get there, a connection of another life is closed; and commands are taken
+ * only from the life that was met there. So a stranger that claims to be a member displaces it
+ * only until we have reached the member. One that repeats what the member says of itself is
+ * still not told from it.
  * Invariant: conn->peer is set only after a hello (in) or for a dial (out); a message counts
  * only from the connection that its peer said hello on last. */
 #include "base/assert.h"
@@ -56,13 +64,27 @@ static struct peer *add_peer(struct node *node, uint64_t id, const char *address
     return peer;
 }
 
-static void remove_peer(struct node *node, uint32_t at) {
-    struct peer *peer = node->peers[at];
-    hang_up(node, peer);
+static void drop_in(struct node *node, struct peer *peer) {
     if (peer->in != NULL) {
         peer->in->peer = NULL;
         conn_close(node, peer->in);
+        peer->in = NULL;
     }
+}
+
+static void drop_check(struct node *node, struct peer *peer) {
+    if (peer->check != NULL) {
+        peer->check->peer = NULL;
+        conn_close(node, peer->check);
+        peer->check = NULL;
+    }
+}
+
+static void remove_peer(struct node *node, uint32_t at) {
+    struct peer *peer = node->peers[at];
+    hang_up(node, peer);
+    drop_in(node, peer);
+    drop_check(node, peer);
     node->peers[at] = node->peers[--node->peer_count];
     buffer_free(&peer->old_lines);
     memory_free(peer);
@@ -131,6 +153,19 @@ static void dial(struct node *node, struct peer *peer) {
     push_dial(node, peer->out);
 }
 
+/* Whether the one that we are connected to is still the one at its address: a process may have
+ * gone, with its machine, without a word. */
+static void check_life(struct node *node, struct peer *peer) {
+    if (peer->check != NULL || node->dial_count >= PEERS_MAX ||
+        node->now_ms - peer->check_ms < REDIAL_MS_MOST) {
+        return;
+    }
+    peer->check = conn_new(NULL, CONN_CHECK);
+    peer->check->peer = peer;
+    peer->check_ms = node->now_ms;
+    push_dial(node, peer->check);
+}
+
 void peers_dial_probe(struct node *node, const char *address) {
     ASSERT(node->probe == NULL);
     node->probe = conn_new(NULL, CONN_PROBE);
@@ -156,6 +191,9 @@ void peers_tick(struct node *node) {
     }
     for (uint32_t i = 0; i < node->peer_count; i++) {
         struct peer *peer = node->peers[i];
+        if (peer->check != NULL && node->now_ms - peer->check_ms >= DIAL_TIMEOUT_MS) {
+            drop_check(node, peer);
+        }
         if (!peer->member && peer->in == NULL && node->now_ms >= peer->guest_until_ms) {
             remove_peer(node, i--);
         } else if (peer->stage == PEER_IDLE && node->now_ms >= peer->redial_ms &&
@@ -193,7 +231,7 @@ static void say_hello(struct node *node, struct node_conn *conn, uint64_t to) {
 }
 
 void peers_connected(struct node *node, struct node_conn *conn) {
-    if (conn->kind == CONN_PROBE) {
+    if (conn->kind == CONN_PROBE || conn->kind == CONN_CHECK) {
         say_hello(node, conn, 0);
     } else if (conn->peer != NULL) {
         conn->peer->stage = PEER_GREETING;
@@ -213,6 +251,8 @@ void peers_closed(struct node *node, struct node_conn *conn) {
         hang_up(node, peer);
     } else if (peer != NULL && peer->in == conn) {
         peer->in = NULL;
+    } else if (peer != NULL && peer->check == conn) {
+        peer->check = NULL;
     }
 }
 
@@ -265,7 +305,13 @@ static void welcomed(struct node *node, struct peer *peer, const struct peer_mes
     peer->incarnation = message->incarnation;
     peer->stage = PEER_READY;
     peer->redial_wait_ms = REDIAL_MS_LEAST;
-    peer->refused_from = 0;
+    if (peer->in != NULL && peer->in->peer_incarnation != message->incarnation) {
+        apply_notice(node, "warning", "peer",
+                     "a connection that claimed to be of member %llu was not: closed",
+                     (unsigned long long)peer->id);
+        drop_in(node, peer);
+    }
+    pending_ask_again(node, peer);
     if (peer->id == node->state.leader) {
         pending_restart_forwarding(node);
         reads_restart(node);
@@ -274,6 +320,16 @@ static void welcomed(struct node *node, struct peer *peer, const struct peer_mes
                                                .id = peer->id,
                                                .incarnation = message->incarnation});
     snapshot_connected(node, peer);
+}
+
+/* A later life listens there: the connection that we have is to a dead one. */
+static void checked(struct node *node, struct peer *peer, const struct peer_message *message) {
+    if (message->kind == PEER_WELCOME && message->node == peer->id &&
+        strcmp(message->cluster_id, node->meta.cluster_id) == 0 &&
+        message->incarnation > peer->incarnation && peer->stage == PEER_READY) {
+        peer->redial_wait_ms = REDIAL_MS_LEAST;
+        hang_up(node, peer);
+    }
 }
 
 static void refused(struct node *node, struct peer *peer, const struct peer_message *message) {
@@ -326,11 +382,22 @@ static bool was_removed(const struct node *node, uint64_t id) {
            id < cluster->next_id && raft_configuration_find(&cluster->raft, id) == NULL;
 }
 
+/* Than the one at its address, or than the one that is connected. */
+static bool is_of_earlier_life(const struct peer *peer, uint64_t incarnation) {
+    return incarnation < peer->incarnation ||
+           (peer->in != NULL && incarnation < peer->in->peer_incarnation);
+}
+
 static void greet(struct node *node, struct node_conn *conn,
                   const struct peer_message *message) {
     struct peer *peer = peers_find(node, message->node);
-    if (peer != NULL && message->incarnation < peer->incarnation) {
+    if (peer != NULL && is_of_earlier_life(peer, message->incarnation)) {
         refuse_hello(node, conn, "an earlier life of this server: an old backup?", false);
+        return;
+    }
+    if (peer != NULL && peer->stage == PEER_READY && message->incarnation > peer->incarnation) {
+        check_life(node, peer);
+        refuse_hello(node, conn, "another life answers at this server's address", false);
         return;
     }
     if (peer == NULL) {
@@ -340,12 +407,8 @@ static void greet(struct node *node, struct node_conn *conn,
         refuse_hello(node, conn, "too many servers", false);
         return;
     }
-    if (peer->in != NULL) {
-        peer->in->peer = NULL;
-        conn_close(node, peer->in);
-    }
+    drop_in(node, peer);
     peer->in = conn;
-    peer->incarnation = message->incarnation;
     peer->refused_from = 0;
     conn->peer = peer;
     conn->peer_incarnation = message->incarnation;
@@ -467,6 +530,12 @@ void peers_receive(struct node *node, struct node_conn *conn,
         return;
     case CONN_PEER_OUT:
         receive_out(node, conn, message);
+        return;
+    case CONN_CHECK:
+        if (conn->peer != NULL) {
+            checked(node, conn->peer, message);
+        }
+        conn_close(node, conn);
         return;
     case CONN_PROBE:
         if (conn == node->probe) {

@@ -302,15 +302,26 @@ static bool proposals_are_sound(struct span lines, uint64_t count, uint64_t *fir
     return lines.size == 0;
 }
 
+void pending_ask_again(struct node *node, struct peer *peer) {
+    if (peer->refused_from != 0 && peer->stage == PEER_READY) {
+        conn_send_message(node, peer->out,
+                          &(struct peer_message){.kind = PEER_PROPOSE_AGAIN,
+                                                 .term = peer->refused_term,
+                                                 .sequence = peer->refused_from});
+    }
+}
+
 static void refuse_proposals(struct node *node, struct peer *peer, uint64_t term,
                              uint64_t first) {
     peer->refused_from = first;
     peer->refused_term = term;
-    if (peer->stage == PEER_READY) {
-        conn_send_message(node, peer->out,
-                          &(struct peer_message){
-                              .kind = PEER_PROPOSE_AGAIN, .term = term, .sequence = first});
-    }
+    pending_ask_again(node, peer);
+}
+
+/* A tag that was applied bars all earlier lives for good: only the life that answers at the
+ * peer's address may set one. */
+static bool life_is_known(const struct peer *peer) {
+    return peer->stage == PEER_READY && peer->in->peer_incarnation == peer->incarnation;
 }
 
 void pending_receive_propose(struct node *node, struct peer *peer,
@@ -326,8 +337,9 @@ void pending_receive_propose(struct node *node, struct peer *peer,
         return; /* behind one that was refused: they come again, in order */
     }
     uint64_t index;
-    if (node->state.role != RAFT_LEADER || node->state.term != message->term ||
-        node->no_space[0] != '\0' || execute_is_behind(node) ||
+    if (!life_is_known(peer) || node->state.role != RAFT_LEADER ||
+        node->state.term != message->term || node->no_space[0] != '\0' ||
+        execute_is_behind(node) ||
         execute_propose(node, (uint32_t)message->count, &index) != RAFT_OK) {
         refuse_proposals(node, peer, message->term, first);
         return;
