@@ -109,7 +109,10 @@
 #define CLIENT_CONNECTIONS_MAX                                                                 \
     65536u /* accepted; fewer where the process may open fewer files */
 #endif
-#define DESCRIPTORS_RESERVED 64u     /* of those kept back for files and for dialling peers */
+#define DESCRIPTORS_RESERVED 96u /* of those kept back for files, dialling and extra ones */
+#define EXTRA_CONNECTIONS_MAX 32u /* past the limit, for peers alone */
+#define HELLO_TIMEOUT_MS 1000u    /* in which such a one must say hello */
+#define CROWDED_NOTICE_MS 60000u  /* that clients are turned away is said this often at most */
 #define LISTEN_BACKLOG 1024          /* connections that the system holds for us */
 #define READ_BYTES_MAX (256u * 1024) /* read at once, into one place for all connections */
 #define CONN_OUT_KEEP_BYTES (64u * 1024) /* of an emptied output buffer: more is given back */
@@ -125,6 +128,8 @@
 STATIC_ASSERT(APPEND_BYTES_MAX + ENTRY_BYTES_MAX <= PEER_PAYLOAD_BYTES_MAX, "a message fits");
 STATIC_ASSERT(PROPOSE_BYTES_MAX + ENTRY_BYTES_MAX <= PEER_PAYLOAD_BYTES_MAX, "a message fits");
 STATIC_ASSERT(SNAPSHOT_CHUNK_BYTES <= PEER_PAYLOAD_BYTES_MAX, "a chunk fits");
+STATIC_ASSERT(EXTRA_CONNECTIONS_MAX >= 2 * (MEMBERS_MAX - 1), "every peer, old and new");
+STATIC_ASSERT(DESCRIPTORS_RESERVED >= EXTRA_CONNECTIONS_MAX + 3 * MEMBERS_MAX, "and files");
 
 /* --- the core --- */
 #ifndef RAFT_UNCOMMITTED_ENTRIES_MAX

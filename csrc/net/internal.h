@@ -38,8 +38,9 @@ struct net_conn {
     struct net *net;
     void *user; /* the host's; NULL once it has let go */
     enum net_stage stage;
-    bool accepted;
-    bool ended; /* the other side sends no more */
+    bool accepted; /* counts among the clients' connections */
+    bool extra;    /* accepted, among those past the limit */
+    bool ended;    /* the other side sends no more */
     bool paused;
     bool tcp_closed;       /* the close callback has come */
     uint64_t deadline_ms;  /* CONNECTING, FINISHING */
@@ -64,7 +65,7 @@ struct net {
     uint64_t turn_at_ms; /* what the timer stands for */
     struct net_conn *conns;
     uint32_t accepted_count;
-    uint32_t accepted_max;
+    uint32_t extra_count;
     int32_t timed_count; /* connections with a deadline: the sweeper runs while there are any */
     char *read_bytes;    /* READ_BYTES_MAX, for whichever connection is being read */
 };
@@ -77,6 +78,7 @@ struct net_conn *net_conn_open(struct net *net, enum net_stage stage);
 void net_conn_opened(struct net_conn *conn); /* connected: options, reading */
 void net_conn_fail(struct net_conn *conn);   /* broken: tell the host, close */
 void net_conn_close_now(struct net_conn *conn);
+void net_conn_uncount(struct net_conn *conn); /* no more among those that are limited */
 void net_conn_set_deadline(struct net_conn *conn, uint64_t deadline_ms); /* 0: none */
 void net_conn_expire(struct net_conn *conn); /* its deadline has passed */
 void net_conn_free_if_done(struct net_conn *conn);

@@ -6,7 +6,9 @@
  * everything that the poll has brought.
  *
  * Running out of descriptors: libuv keeps a spare one and uses it to accept and close (so that
- * a full process does not spin on its listener); we stop well before that, at accepted_max. */
+ * a full process does not spin on its listener); we stop well before that. Past that limit a
+ * few more are accepted, each for a moment only, unless it is a peer's: so a flood of clients
+ * does not keep a member from its peers. */
 #include "net/net.h"
 
 #include <string.h>
@@ -115,20 +117,47 @@ void net_count_deadline(struct net *net, int change) {
 
 /* --- listening --- */
 
+struct limits {
+    uint32_t clients; /* accepted connections */
+    uint32_t extra;   /* past them, for peers alone */
+};
+
+/* With enough descriptors left for files and peers. The limit may be changed while we run. */
+static struct limits count_descriptors(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+        limit.rlim_cur >= CLIENT_CONNECTIONS_MAX + DESCRIPTORS_RESERVED) {
+        return (struct limits){CLIENT_CONNECTIONS_MAX, EXTRA_CONNECTIONS_MAX};
+    }
+    uint32_t count = (uint32_t)limit.rlim_cur;
+    if (count > 2 * DESCRIPTORS_RESERVED) {
+        return (struct limits){count - DESCRIPTORS_RESERVED, EXTRA_CONNECTIONS_MAX};
+    }
+    return (struct limits){count / 2, count / 8};
+}
+
 static void on_connection(uv_stream_t *listener, int result) {
     struct net *net = listener->data;
     if (result < 0) {
         return; /* it was gone again before it was accepted, or no descriptor was left */
     }
+    struct limits limits = count_descriptors();
     struct net_conn *conn = net_conn_open(net, NET_CONNECTING);
+    bool full = net->accepted_count >= limits.clients;
     if (uv_accept(listener, (uv_stream_t *)&conn->tcp) != 0 ||
-        net->accepted_count >= net->accepted_max) {
+        (full && net->extra_count >= limits.extra)) {
         net_conn_close_now(conn);
         return;
     }
-    conn->accepted = true;
-    net->accepted_count++;
     net_conn_opened(conn);
+    if (full) {
+        conn->extra = true;
+        net->extra_count++;
+        net_conn_set_deadline(conn, net_now_ms() + HELLO_TIMEOUT_MS);
+    } else {
+        conn->accepted = true;
+        net->accepted_count++;
+    }
     conn->user = net->events->accepted(net->host, conn);
     ASSERT(conn->user != NULL);
 }
@@ -240,18 +269,6 @@ enum status net_listen(struct net *net, const char *address, bool loopback_only,
 
 /* --- life --- */
 
-/* How many connections may be accepted with enough descriptors left for files and peers. */
-static uint32_t count_descriptors(void) {
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
-        limit.rlim_cur >= CLIENT_CONNECTIONS_MAX + DESCRIPTORS_RESERVED) {
-        return CLIENT_CONNECTIONS_MAX;
-    }
-    uint64_t count = (uint64_t)limit.rlim_cur;
-    return count > 2 * DESCRIPTORS_RESERVED ? (uint32_t)(count - DESCRIPTORS_RESERVED)
-                                            : (uint32_t)(count / 2);
-}
-
 static void init_handles(struct net *net) {
     uv_tcp_init(&net->loop, &net->listener);
     uv_timer_init(&net->loop, &net->timer);
@@ -273,7 +290,6 @@ enum status net_open(const struct net_events *events, void *host, struct net **n
     opened->events = events;
     opened->host = host;
     opened->turn_at_ms = NET_NEVER_MS;
-    opened->accepted_max = count_descriptors();
     int result = uv_loop_init(&opened->loop);
     if (result == 0) {
         result = uv_async_init(&opened->loop, &opened->wake, on_wake);

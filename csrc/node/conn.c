@@ -106,6 +106,14 @@ bool node_conn_waiting(const struct node_conn *conn) {
     return conn->waiting > 0;
 }
 
+void node_conn_set_peers_only(struct node_conn *conn) {
+    conn->peers_only = true;
+}
+
+bool node_conn_is_peer(const struct node_conn *conn) {
+    return conn->kind == CONN_PEER_IN && conn->peer != NULL;
+}
+
 void *node_conn_host(const struct node_conn *conn) {
     return conn->host;
 }
@@ -128,6 +136,10 @@ bool node_conn_closing(const struct node_conn *conn) {
     "{\"reason\":\"line too long\",\"limit_bytes\":" NUMBER_TEXT(number) "}"
 #define TOO_LONG_DATA TOO_LONG(1048576)
 STATIC_ASSERT(LINE_BYTES_MAX == 1048576, "the text names the limit");
+
+#define CROWDED_DATA                                                                           \
+    "{\"outcome\":\"not_applied\",\"retry_after_ms\":1000,\"reason\":\"too many "              \
+    "connections\"}"
 
 static void too_long(struct node *node, struct node_conn *conn) {
     if (conn->kind == CONN_CLIENT) {
@@ -185,6 +197,9 @@ static size_t take_one(struct node *node, struct node_conn *conn, struct span in
     }
     if (is_peer_line(conn, line)) {
         peer_line(node, conn, line);
+    } else if (conn->peers_only) {
+        rpc_write_error(&conn->out, SPAN("null"), RPC_OVERLOADED, SPAN(CROWDED_DATA), false);
+        conn_close(node, conn);
     } else {
         request_line(node, conn, line);
     }

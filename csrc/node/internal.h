@@ -40,6 +40,7 @@ struct node_conn {
     uint32_t waiting;    /* requests not answered yet */
     size_t answer_bytes; /* of a large answer of late: what the waiting ones may come to */
     uint32_t bad_lines;  /* in a row */
+    bool peers_only;
     bool dirty;
     bool closing;              /* no more input; closed by the host when all is written */
     bool gone;                 /* the host's end is closed */

@@ -65,6 +65,10 @@ void node_conn_connected(struct node *node, struct node_conn *conn);
  * more. */
 void node_conn_set_unsent(struct node_conn *conn, size_t bytes);
 
+/* There is no room for a client any more: it may only say hello. */
+void node_conn_set_peers_only(struct node_conn *conn);
+bool node_conn_is_peer(const struct node_conn *conn); /* it has said hello, rightly */
+
 /* Whether the host should read from this connection now. */
 bool node_conn_wants_input(const struct node_conn *conn);
 bool node_conn_waiting(const struct node_conn *conn); /* some request is not answered yet */

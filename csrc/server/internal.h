@@ -57,7 +57,8 @@ struct server {
     struct calls calls;
     struct state_copy state;
 
-    uv_thread_t thread; /* the loop's */
+    uv_thread_t thread;  /* the loop's */
+    uint64_t crowded_ms; /* the loop's: when clients that are turned away may be spoken of */
     bool started;
     bool stopping; /* the loop's: node_stop() was called */
     bool over;     /* the loop's: everything is being closed */

@@ -122,12 +122,25 @@ void links_review(struct server *server) {
 
 /* --- what comes from the sockets --- */
 
+static void notice_crowd(struct server *server) {
+    uint64_t now_ms = net_now_ms();
+    if (now_ms >= server->crowded_ms) {
+        server->crowded_ms = now_ms + CROWDED_NOTICE_MS;
+        node_notice(server->node, "warning", "overload",
+                    "as many clients are connected as the limits allow: more are turned away");
+    }
+}
+
 void *links_accepted(void *host, struct net_conn *conn) {
     struct server *server = host;
     loop_input(server);
     struct link *link = link_new(server, LINK_SOCKET);
     link->net_conn = conn;
     link->node_conn = node_conn_open(server->node, link);
+    if (net_conn_is_extra(conn)) {
+        node_conn_set_peers_only(link->node_conn);
+        notice_crowd(server);
+    }
     return link;
 }
 
@@ -141,6 +154,9 @@ void links_bytes(void *host, void *user, struct span bytes) {
     struct link *link = user;
     loop_input(host);
     node_conn_receive(link->server->node, link->node_conn, bytes);
+    if (node_conn_is_peer(link->node_conn)) {
+        net_conn_exempt(link->net_conn);
+    }
     if (!node_conn_wants_input(link->node_conn)) {
         review(link);
     }
