@@ -56,6 +56,12 @@
 #define IN_FLIGHT_PER_CLIENT_MAX                                                               \
     4096u /* requests of one connection that wait: then it is not read */
 #endif
+#define IN_FLIGHT_SHARED_MAX 256u /* the same while other connections wait as well */
+#define SHARED_MS 1000u           /* which is taken to go on for this long */
+#define CLIENTS_OUT_BYTES_MAX (256ull * 1024 * 1024) /* unread answers of all: pressure */
+#define CLIENT_OUT_PRESSED_BYTES_MAX (64u * 1024)    /* ... of one, under pressure */
+#define CLIENT_STALL_MS 60000u        /* a full one that takes nothing for so long is closed */
+#define CLIENT_STALL_PRESSED_MS 1000u /* the same under pressure */
 #ifndef CLIENT_OUT_BYTES_MAX
 #define CLIENT_OUT_BYTES_MAX (4u * 1024 * 1024) /* unread answers: then it is not read */
 #endif
@@ -76,6 +82,8 @@
 #ifndef ENTRY_CACHE_BYTES_MAX
 #define ENTRY_CACHE_BYTES_MAX (64ull * 1024 * 1024) /* recent lines in memory, when durable */
 #endif
+#define UNCOMMITTED_BYTES_MAX (256ull * 1024 * 1024)   /* then proposals are refused */
+#define PEER_IN_FLIGHT_BYTES_MAX (32ull * 1024 * 1024) /* sent to one, not acknowledged yet */
 #define UNWRITTEN_BYTES_MAX (512ull * 1024 * 1024) /* of entries that wait for a slow disk */
 #ifndef ENTRY_BLOCK_BYTES
 #define ENTRY_BLOCK_BYTES (256u * 1024)
@@ -109,12 +117,12 @@
 #define CLIENT_CONNECTIONS_MAX                                                                 \
     65536u /* accepted; fewer where the process may open fewer files */
 #endif
-#define DESCRIPTORS_RESERVED 96u /* of those kept back for files, dialling and extra ones */
+#define DESCRIPTORS_RESERVED 96u  /* of those kept back for files, dialling and extra ones */
 #define EXTRA_CONNECTIONS_MAX 32u /* past the limit, for peers alone */
 #define HELLO_TIMEOUT_MS 1000u    /* in which such a one must say hello */
 #define CROWDED_NOTICE_MS 60000u  /* that clients are turned away is said this often at most */
-#define LISTEN_BACKLOG 1024          /* connections that the system holds for us */
-#define READ_BYTES_MAX (256u * 1024) /* read at once, into one place for all connections */
+#define LISTEN_BACKLOG 1024       /* connections that the system holds for us */
+#define READ_BYTES_MAX (256u * 1024)     /* read at once, into one place for all connections */
 #define CONN_OUT_KEEP_BYTES (64u * 1024) /* of an emptied output buffer: more is given back */
 #define CONNECT_TIMEOUT_MS 3000u         /* name look-up not counted */
 #define FINISH_TIMEOUT_MS 2000u     /* a closing connection has this long to take the rest */

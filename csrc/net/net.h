@@ -65,8 +65,8 @@ struct net_conn *net_dial(struct net *net, const char *address, void *user);
  * sent later, without copying. False: broken; the host is to close it and hears nothing more.
  */
 bool net_conn_write(struct net_conn *conn, struct buffer *bytes) MUST_USE;
-/* Whether it was accepted past the limit, for peers alone: unless net_conn_exempt() comes, it is
- * broken after a short while. */
+/* Whether it was accepted past the limit, for peers alone: unless net_conn_exempt() comes, it
+ * is broken after a short while. */
 bool net_conn_is_extra(const struct net_conn *conn);
 /* It is a peer's: it does not count among the clients'. */
 void net_conn_exempt(struct net_conn *conn);

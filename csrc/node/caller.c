@@ -20,7 +20,7 @@ struct gather *gather_new(struct node_conn *conn) {
     struct gather *gather = memory_must_alloc_zero(sizeof(*gather));
     gather->conn = conn;
     gather->open = 1;
-    conn->waiting++;
+    conn_wait(conn);
     return gather;
 }
 
@@ -66,7 +66,7 @@ void caller_init(struct caller *caller, struct node_conn *conn, struct gather *g
                      ? caller->id_inline
                      : memory_must_grow(NULL, request->id.size);
     memcpy(caller->id, request->id.data, request->id.size);
-    conn->waiting++;
+    conn_wait(conn);
     if (gather != NULL) {
         gather->open++;
     }

@@ -20,9 +20,17 @@ static void conn_free(struct node_conn *conn) {
     memory_free(conn);
 }
 
+void conn_wait(struct node_conn *conn) {
+    if (conn->waiting++ == 0 && conn->load != NULL) {
+        conn->load->waiting_conns++;
+    }
+}
+
 void conn_release(struct node_conn *conn) {
     ASSERT(conn->waiting > 0);
-    conn->waiting--;
+    if (--conn->waiting == 0 && conn->load != NULL) {
+        conn->load->waiting_conns--;
+    }
     if (conn->gone && conn->waiting == 0 && !conn->dirty) {
         conn_free(conn);
     }
@@ -64,18 +72,54 @@ void conn_send_message(struct node *node, struct node_conn *conn,
 }
 
 struct node_conn *node_conn_open(struct node *node, void *host) {
-    (void)node;
-    return conn_new(host, CONN_CLIENT);
+    struct node_conn *conn = conn_new(host, CONN_CLIENT);
+    conn->load = &node->load;
+    conn->taken_ms = node->now_ms;
+    return conn;
 }
 
 void node_conn_connected(struct node *node, struct node_conn *conn) {
     peers_connected(node, conn);
 }
 
+static void hold(struct node *node, struct node_conn *conn) {
+    conn->held = true;
+    conn->next_held = NULL;
+    if (node->held == NULL) {
+        node->held = conn;
+    } else {
+        node->held_last->next_held = conn;
+    }
+    node->held_last = conn;
+}
+
+static void let_go(struct node *node, struct node_conn *conn) {
+    struct node_conn *before = NULL;
+    struct node_conn *at = conn->held ? node->held : NULL;
+    while (at != NULL && at != conn) {
+        before = at;
+        at = at->next_held;
+    }
+    if (at == NULL) {
+        return;
+    }
+    if (before == NULL) {
+        node->held = conn->next_held;
+    } else {
+        before->next_held = conn->next_held;
+    }
+    if (node->held_last == conn) {
+        node->held_last = before;
+    }
+    conn->held = false;
+}
+
 void node_conn_closed(struct node *node, struct node_conn *conn) {
     ASSERT(!conn->gone);
     conn->gone = true;
     conn->host = NULL;
+    node_conn_set_unsent(conn, 0);
+    let_go(node, conn);
     buffer_free(&conn->in);
     buffer_free(&conn->out);
     if (conn->kind != CONN_CLIENT) {
@@ -87,23 +131,55 @@ void node_conn_closed(struct node *node, struct node_conn *conn) {
 }
 
 void node_conn_set_unsent(struct node_conn *conn, size_t bytes) {
+    if (conn->load != NULL) {
+        conn->load->out_bytes += bytes;
+        conn->load->out_bytes -= conn->unsent;
+    }
     conn->unsent = bytes;
 }
 
+/* Many answers lie unread, all together: each connection may add less. */
+static bool is_pressed(const struct node_conn *conn) {
+    return conn->load->out_bytes >= CLIENTS_OUT_BYTES_MAX;
+}
+
+static size_t backlog_max(const struct node_conn *conn) {
+    return is_pressed(conn) ? CLIENT_OUT_PRESSED_BYTES_MAX : CLIENT_OUT_BYTES_MAX;
+}
+
+/* Whether a client's next line may be taken now. Of one connection alone much may be in flight,
+ * which makes large batches; where others wait too, each waits for the others' shares only. */
+static bool takes_more(const struct node_conn *conn) {
+    const struct load *load = conn->load;
+    uint32_t in_flight_max =
+        load->shared_ms > 0 ? IN_FLIGHT_SHARED_MAX : IN_FLIGHT_PER_CLIENT_MAX;
+    uint64_t expected = (uint64_t)conn->waiting * conn->answer_bytes;
+    return !conn->closing && conn->waiting < in_flight_max &&
+           conn_backlog(conn) < backlog_max(conn) &&
+           expected <
+               (is_pressed(conn) ? CLIENT_OUT_PRESSED_BYTES_MAX : ANSWERS_IN_FLIGHT_BYTES_MAX);
+}
+
 bool node_conn_wants_input(const struct node_conn *conn) {
-    if (conn->closing) {
-        return false;
-    }
     if (conn->kind != CONN_CLIENT) {
-        return true;
+        return !conn->closing;
     }
-    return conn_backlog(conn) < CLIENT_OUT_BYTES_MAX &&
-           conn->waiting < IN_FLIGHT_PER_CLIENT_MAX &&
-           (uint64_t)conn->waiting * conn->answer_bytes < ANSWERS_IN_FLIGHT_BYTES_MAX;
+    return !conn->held && takes_more(conn);
+}
+
+bool node_conn_is_stuck(struct node *node, struct node_conn *conn) {
+    size_t backlog = conn_backlog(conn);
+    if (conn->kind != CONN_CLIENT || backlog < backlog_max(conn) ||
+        backlog < conn->seen_backlog) {
+        conn->taken_ms = node->now_ms;
+    }
+    conn->seen_backlog = backlog;
+    return node->now_ms - conn->taken_ms >=
+           (conn->load != NULL && is_pressed(conn) ? CLIENT_STALL_PRESSED_MS : CLIENT_STALL_MS);
 }
 
 bool node_conn_waiting(const struct node_conn *conn) {
-    return conn->waiting > 0;
+    return conn->waiting > 0 || conn->held;
 }
 
 void node_conn_set_peers_only(struct node_conn *conn) {
@@ -208,7 +284,8 @@ static size_t take_one(struct node *node, struct node_conn *conn, struct span in
 
 static size_t take_all(struct node *node, struct node_conn *conn, struct span input) {
     size_t done = 0;
-    while (!conn->closing && done < input.size) {
+    while (!conn->closing && done < input.size &&
+           (conn->kind != CONN_CLIENT || takes_more(conn))) {
         size_t consumed =
             take_one(node, conn, (struct span){input.data + done, input.size - done});
         if (consumed == 0) {
@@ -219,8 +296,46 @@ static size_t take_all(struct node *node, struct node_conn *conn, struct span in
     return conn->closing ? input.size : done;
 }
 
+/* --- lines that wait for their turn --- */
+/* Input is left that may hold a whole line, and would be taken if there were room. */
+static void hold_if_full(struct node *node, struct node_conn *conn) {
+    if (conn->kind == CONN_CLIENT && !conn->closing && buffer_count(&conn->in) > 0 &&
+        !takes_more(conn)) {
+        hold(node, conn);
+    }
+}
+
+static void heed_shares(struct node *node) {
+    if (node->load.waiting_conns > 1) {
+        node->load.shared_ms = node->now_ms + SHARED_MS;
+    } else if (node->now_ms >= node->load.shared_ms) {
+        node->load.shared_ms = 0;
+    }
+}
+
+void conn_go_on(struct node *node) {
+    heed_shares(node);
+    struct node_conn *next = NULL;
+    struct node_conn *conn = node->held;
+    node->held = node->held_last = NULL;
+    for (; conn != NULL; conn = next) {
+        next = conn->next_held;
+        conn->held = false;
+        if (takes_more(conn)) {
+            size_t done = take_all(node, conn, buffer_span(&conn->in));
+            buffer_consume(&conn->in, done);
+            conn_mark_dirty(node, conn); /* the host looks whether to read again */
+        }
+        hold_if_full(node, conn);
+    }
+}
+
 void node_conn_receive(struct node *node, struct node_conn *conn, struct span bytes) {
     if (conn->closing) {
+        return;
+    }
+    if (conn->held) {
+        buffer_append_span(&conn->in, bytes);
         return;
     }
     if (buffer_count(&conn->in) == 0) {
@@ -231,5 +346,6 @@ void node_conn_receive(struct node *node, struct node_conn *conn, struct span by
         size_t done = take_all(node, conn, buffer_span(&conn->in));
         buffer_consume(&conn->in, done);
     }
+    hold_if_full(node, conn);
     buffer_trim(&conn->in, 4096);
 }

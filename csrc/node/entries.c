@@ -109,6 +109,20 @@ struct span entries_peek(const struct entries *entries, uint64_t index) {
     return line_at(entries->blocks[find_block(entries, index)], index);
 }
 
+uint64_t entries_bytes_after(const struct entries *entries, uint64_t index) {
+    uint64_t bytes = 0;
+    for (uint32_t i = entries->count; i > 0; i--) {
+        const struct entries_block *block = entries->blocks[entries->start + i - 1];
+        if (block->first > index) {
+            bytes += block->text.size;
+            continue;
+        }
+        uint64_t within = index + 1 - block->first;
+        return within < block->count ? bytes + block->text.size - block->starts[within] : bytes;
+    }
+    return bytes;
+}
+
 uint64_t entries_copy(const struct entries *entries, uint64_t first, uint64_t last,
                       size_t bytes_max, struct buffer *out, uint32_t *offsets) {
     ASSERT(first >= entries->first && last <= entries->last && first <= last);

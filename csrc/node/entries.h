@@ -39,6 +39,9 @@ void entries_commit(struct entries *entries, size_t line_start, uint32_t crc, ui
 /* The line at `index` (LF included), or an empty span when it is not held. */
 struct span entries_peek(const struct entries *entries, uint64_t index);
 
+/* Bytes of the lines behind `index` that are held. Costs as many steps as there are blocks. */
+uint64_t entries_bytes_after(const struct entries *entries, uint64_t index);
+
 /* Append lines first.. up to `last` to `out` while they fit in `bytes_max` (at least one);
  * returns the index behind the last one copied. With `offsets` (room for last - first + 1) says
  * where each begins, counted from `out`'s size at the call. `first` must be held. */

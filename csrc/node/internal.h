@@ -28,8 +28,16 @@ enum conn_kind {
     CONN_CHECK,    /* ours: which life of a peer listens at its address? */
 };
 
+/* What all clients' connections come to together. */
+struct load {
+    uint32_t waiting_conns; /* connections with a request that waits */
+    uint64_t shared_ms;     /* until then each has a share of what may be in flight */
+    uint64_t out_bytes;     /* unread answers that the host holds */
+};
+
 struct node_conn {
     void *host;
+    struct load *load; /* the node's; NULL: not accepted */
     enum conn_kind kind;
     struct buffer in; /* an unfinished line or payload */
     struct frame frame;
@@ -37,6 +45,10 @@ struct node_conn {
     struct peer_message *message; /* PEER_*: the line that was read last; owned */
     struct buffer out;
     size_t unsent;       /* bytes the host holds */
+    size_t seen_backlog; /* of a full one, as last seen */
+    uint64_t taken_ms;   /* when it last took something, or was not full */
+    bool held;           /* a client's lines wait in `in` for their turn */
+    struct node_conn *next_held;
     uint32_t waiting;    /* requests not answered yet */
     size_t answer_bytes; /* of a large answer of late: what the waiting ones may come to */
     uint32_t bad_lines;  /* in a row */
@@ -56,6 +68,8 @@ void conn_close(struct node *node, struct node_conn *conn);
 static inline size_t conn_backlog(const struct node_conn *conn) {
     return conn->unsent + buffer_count(&conn->out);
 }
+void conn_wait(struct node_conn *conn); /* one waiting request more */
+void conn_go_on(struct node *node); /* with the lines that were held, a share of each in turn */
 struct node_conn *conn_new(void *host, enum conn_kind kind);
 void conn_release(struct node_conn *conn); /* one waiting request fewer; frees a gone one */
 
@@ -504,6 +518,9 @@ struct node {
     uint64_t stuck_retry_ms;
 
     struct node_conn *dirty;
+    struct node_conn *held; /* in the order in which they go on */
+    struct node_conn *held_last;
+    struct load load;
     struct node_conn *dials[PEERS_MAX + 1]; /* to be dialled */
     uint32_t dial_count;
 

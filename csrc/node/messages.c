@@ -65,10 +65,22 @@ static uint64_t copy_old(struct peer *peer, uint64_t first, struct buffer *lines
     return index;
 }
 
+/* Of lines that were sent and are not acknowledged, as far as they are in memory. */
+static uint64_t bytes_in_flight(const struct node *node, const struct peer *peer,
+                                uint64_t first) {
+    struct raft_peer_state progress;
+    if (!raft_peek_peer(node->raft, peer->id, &progress) || progress.match + 1 >= first) {
+        return 0;
+    }
+    return entries_bytes_after(&node->entries, progress.match) -
+           entries_bytes_after(&node->entries, first - 1);
+}
+
 static uint64_t copy_lines(struct node *node, struct peer *peer,
                            const struct raft_message *message, struct buffer *lines) {
     uint64_t first = message->first;
-    if (first > message->end || conn_backlog(peer->out) >= PEER_OUT_BYTES_MAX) {
+    if (first > message->end || conn_backlog(peer->out) >= PEER_OUT_BYTES_MAX ||
+        bytes_in_flight(node, peer, first) >= PEER_IN_FLIGHT_BYTES_MAX) {
         return first;
     }
     if (first >= node->entries.first) {

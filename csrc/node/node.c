@@ -296,6 +296,7 @@ void node_turn(struct node *node) {
     execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_TICK});
     notice_removal(node);
     leave_if_removed(node);
+    conn_go_on(node);
     peers_tick(node);
     admin_tick(node);
     reads_flush(node);
@@ -338,6 +339,9 @@ uint64_t node_deadline_ms(const struct node *node) {
     }
     if (node->stuck != NULL) {
         deadline = earlier(deadline, node->stuck_retry_ms);
+    }
+    if (node->load.shared_ms > 0) {
+        deadline = earlier(deadline, node->load.shared_ms);
     }
     return node->stopping ? earlier(deadline, node->now_ms + 20) : deadline;
 }

@@ -65,6 +65,10 @@ void node_conn_connected(struct node *node, struct node_conn *conn);
  * more. */
 void node_conn_set_unsent(struct node_conn *conn, size_t bytes);
 
+/* Whether its client has left its answers unread for too long: the host is to drop it. To be
+ * asked, with the unsent bytes up to date, at least every second while it does not want input. */
+bool node_conn_is_stuck(struct node *node, struct node_conn *conn);
+
 /* There is no room for a client any more: it may only say hello. */
 void node_conn_set_peers_only(struct node_conn *conn);
 bool node_conn_is_peer(const struct node_conn *conn); /* it has said hello, rightly */

@@ -96,7 +96,12 @@ static void review(struct link *link) {
         links_close(link, STATUS_CLOSED);
         return;
     }
+    node_conn_set_unsent(link->node_conn, net_conn_unsent(link->net_conn));
     bool paused = !node_conn_wants_input(link->node_conn);
+    if (paused && node_conn_is_stuck(link->server->node, link->node_conn)) {
+        links_close(link, STATUS_CLOSED);
+        return;
+    }
     if (paused != link->paused) {
         link->paused = paused;
         if (paused) {

@@ -5,6 +5,8 @@
 #include "base/assert.h"
 #include "server/internal.h"
 
+#define REVIEW_MS 1000u /* paused clients are looked at this often at least */
+
 void loop_input(struct server *server) {
     node_set_time(server->node, net_now_ms(), net_wall_ms());
     net_turn_soon(server->net);
@@ -122,7 +124,9 @@ static void on_turn(void *host) {
         end(server);
         return;
     }
-    net_turn_at(server->net, node_deadline_ms(server->node));
+    uint64_t deadline_ms = node_deadline_ms(server->node);
+    uint64_t review_ms = server->watched != NULL ? net_now_ms() + REVIEW_MS : NET_NEVER_MS;
+    net_turn_at(server->net, deadline_ms < review_ms ? deadline_ms : review_ms);
 }
 
 const struct net_events LOOP_EVENTS = {

@@ -66,7 +66,7 @@ static void test_numbers(void) {
     sessions_clear(&sessions);
 }
 
-/* A repeat that comes while the first is with the machine waits for it and sees no later one. */
+/* A repeat that comes while the first is with the machine waits, and sees no later answer. */
 static void test_repeat_waits(void) {
     struct sessions sessions;
     struct session_answer answer;

@@ -133,7 +133,7 @@ static void put_zeros(struct buffer *content) {
         size = 512;
     }
     size = at + size > content->size ? content->size - at : size;
-    /* Whole lines gone from the end, down to the first byte, look like what was never written. */
+    /* Whole lines gone from the end, to the first byte, look like what was never written. */
     may_lose_tail = at > 0 && content->bytes[at - 1] == '\n' && at + size >= text_size(content);
     memset(content->bytes + at, 0, size);
     CHECK(snprintf(deed, sizeof(deed), "%zu zeros at %zu", size, at) > 0);
