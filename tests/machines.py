@@ -282,7 +282,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "on_notice": say,
     },
     "impatient": {"snapshot_timeout": 1.0},
-    "frequent": {"snapshot_log_bytes": 20_000},
+    "frequent": {"snapshot_log_bytes": 60_000},
     "hasty": {"request_timeout": 1.5},  # requests have little time
 }
 

@@ -36,6 +36,18 @@ def test_disk_jobs(tmp_path: Path) -> None:
     run(build("test_disk_jobs", sources, libs=LIBRARIES), str(tmp_path))
 
 
+def test_writing(tmp_path: Path) -> None:
+    """A child that writes a snapshot ends well, badly, silently or not at all."""
+    sources = [
+        "tests/c/test_writing.c",
+        "csrc/server/writing.c",
+        "csrc/storage/file.c",
+        "csrc/storage/calls.c",
+        *rooms("base", "wire", "raft"),
+    ]
+    run(build("test_writing", sources, libs=LIBRARIES), str(tmp_path / "snapshot"))
+
+
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_members_in_c(sanitizer: str, tmp_path: Path) -> None:
     """Carried, answered, stopped, freed: no leak, no race."""

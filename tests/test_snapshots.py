@@ -358,3 +358,38 @@ def test_a_transfer_goes_on_where_it_broke(make_cluster: MakeCluster, tmp_path: 
         to_leader.close()
     assert result_of(new.apply({"get": "k139999"}, "LocalQuery"))[0] == 139_999
     wait_for("it has all of it", lambda: lag(new) == 0)
+
+
+# --- of several members -----------------------------------------------------------------------
+
+
+def test_one_member_at_a_time(make_cluster: MakeCluster) -> None:
+    """S15: all reach the size at the same moment, and take their snapshots one by one.
+
+    Each is kept at it for long enough that two would be seen.
+    """
+    cluster = make_cluster(3, command=running("frequent"))
+    cluster.command_until_done({"mode": ["spin", 0.3]})
+    done: set[tuple[str, int]] = set()
+    at_work: list[list[str]] = []
+    with cluster.wait_leader().connect() as connection:
+
+        def put_and_look() -> bool:
+            states = [member.state() for member in cluster]
+            oldest = min(state["snapshot"]["index"] for state in states)
+            # Past four times the size nobody waits for his turn any more: not so far.
+            if max(state["last_log_index"] for state in states) - oldest < 500:
+                for _ in range(5):
+                    result_of(connection.apply({"put": ["a", "x" * 200]}))
+            at_work.append([member.name for member in cluster if child_of(member) is not None])
+            done.update(
+                (member.name, index)
+                for member, state in zip(cluster, states, strict=True)
+                if (index := state["snapshot"]["index"])
+            )
+            return all(len([1 for name, _ in done if name == m.name]) >= 2 for m in cluster)
+
+        wait_for("two snapshots of each member", put_and_look, 90.0, 0.005)
+    together = [names for names in at_work if len(names) > 1]
+    assert not together, f"{len(together)} of {len(at_work)} looks: {together[:3]}"
+    assert {name for names in at_work for name in names} == {"n1", "n2", "n3"}

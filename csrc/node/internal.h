@@ -456,6 +456,26 @@ struct snapshots {
     bool installing;    /* the whole file is being verified: no entries meanwhile */
 };
 
+/* Whose turn it is to take one (turn.c). */
+struct turns {
+    uint64_t ours_until_ms; /* the leader gave it to us */
+    uint64_t ask_ms;        /* not again before */
+    /* leading */
+    uint64_t term; /* of our leadership, of which the two below are */
+    uint64_t holder;
+    uint64_t until_ms;
+    uint64_t next; /* refused first, and so next; 0: nobody */
+    uint64_t next_asked_ms;
+};
+
+void turn_tick(struct node *node);    /* before the others */
+bool turn_is_ours(struct node *node); /* asks for it where it is not */
+void turn_keep(struct node *node);    /* we are still at it */
+void turn_end(struct node *node);     /* done, or given up */
+void turn_receive(struct node *node, struct peer *peer, const struct peer_message *message);
+void turn_receive_reply(struct node *node, struct peer *peer,
+                        const struct peer_message *message);
+
 void snapshot_tick(struct node *node);
 void snapshot_job_done(struct node *node, struct job *job);
 void snapshot_send(struct node *node, struct peer *peer);         /* begin or go on */
@@ -495,6 +515,7 @@ struct node {
     struct reads reads;
     struct applies applies;
     struct snapshots snapshots;
+    struct turns turns;
     struct admin *admins;
     uint32_t admin_count;
     uint64_t next_admin_batch;

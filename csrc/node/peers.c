@@ -494,6 +494,12 @@ static void receive_in(struct node *node, struct peer *peer, const struct peer_m
     case PEER_READ_REPLY:
         reads_receive_reply(node, peer, message);
         return;
+    case PEER_TURN:
+        turn_receive(node, peer, message);
+        return;
+    case PEER_TURN_REPLY:
+        turn_receive_reply(node, peer, message);
+        return;
     case PEER_ADMIN:
         admin_receive(node, peer, message);
         return;

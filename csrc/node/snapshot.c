@@ -7,7 +7,7 @@
 #include "node/internal.h"
 
 #define SENDING_TIMEOUT_MS 10000u
-#define SENDING_PATIENCE 4u  /* times as long may the log grow while a snapshot is sent */
+#define PATIENCE 4u          /* times as long may the log grow while one had better wait */
 #define RETRY_DOUBLED_MAX 6u /* a failure's wait grows to 64 times SNAPSHOT_RETRY_MS */
 #define CHILD_TRIES 2u       /* processes that may end badly in a row: then the machine waits */
 
@@ -26,19 +26,19 @@ static bool is_being_sent(const struct node *node) {
     return false;
 }
 
-/* Members reach the threshold at different sizes, so that they do not all stop to save at once
- * (S15). */
-static bool log_outgrew_state(const struct node *node) {
+/* While a snapshot is on its way to another member, and while it is another member's turn, the
+ * log may grow further, but not for ever. */
+static bool wants_by_itself(struct node *node) {
     const struct snapshots *snapshots = &node->snapshots;
     uint64_t threshold = node->snapshot_log_bytes;
     if (snapshots->bytes > threshold) {
         threshold = snapshots->bytes;
     }
-    threshold += threshold / 8 * (node->meta.node_id % 4);
-    if (is_being_sent(node)) {
-        threshold *= SENDING_PATIENCE;
+    if (snapshots->log_bytes <= threshold) {
+        return false;
     }
-    return snapshots->log_bytes > threshold;
+    return snapshots->log_bytes / PATIENCE > threshold ||
+           (!is_being_sent(node) && turn_is_ours(node));
 }
 
 static void capture_header(struct node *node, struct job *job) {
@@ -121,8 +121,12 @@ static bool may_take(const struct node *node) {
 
 void snapshot_tick(struct node *node) {
     struct snapshots *snapshots = &node->snapshots;
-    if (may_take(node) && (admin_wants_snapshot(node) || log_outgrew_state(node))) {
+    turn_tick(node);
+    if (may_take(node) && (admin_wants_snapshot(node) || wants_by_itself(node))) {
         begin_taking(node);
+    }
+    if (snapshots->taking) {
+        turn_keep(node);
     }
     if (snapshots->file_ready && !node->applies.restoring && apply_has_room(node) &&
         node->applies.applied == node->applies.handed) {
@@ -146,6 +150,7 @@ static void forget_taking(struct node *node) {
     snapshots->take = NULL;
     snapshots->taking = false;
     snapshots->file_ready = false;
+    turn_end(node);
 }
 
 static void stop_taking(struct node *node, enum rpc_code code, const char *reason) {
@@ -241,6 +246,7 @@ static void taken(struct node *node, struct job *job) {
     }
     snapshots->taking = false;
     snapshots->failures = 0;
+    turn_end(node);
     if (job->snapshot.index <= snapshots->position.index) {
         return;
     }

@@ -21,6 +21,8 @@ static const char *const TYPE_NAMES[] = {
     [PEER_PROPOSE_AGAIN] = "propose_again",
     [PEER_READ] = "read",
     [PEER_READ_REPLY] = "read_reply",
+    [PEER_TURN] = "turn",
+    [PEER_TURN_REPLY] = "turn_reply",
     [PEER_ADMIN] = "admin",
     [PEER_ADMIN_REPLY] = "admin_reply",
 };
@@ -105,6 +107,8 @@ static const enum field KIND_FIELDS[][FIELDS_MAX] = {
     [PEER_PROPOSE_AGAIN] = {FIELD_TERM, FIELD_SEQUENCE, FIELD_END},
     [PEER_READ] = {FIELD_TERM, FIELD_BATCH, FIELD_END},
     [PEER_READ_REPLY] = {FIELD_TERM, FIELD_BATCH, FIELD_INDEX, FIELD_END},
+    [PEER_TURN] = {FIELD_TERM, FIELD_CODE, FIELD_END},
+    [PEER_TURN_REPLY] = {FIELD_TERM, FIELD_END},
     [PEER_ADMIN] = {FIELD_BATCH, FIELD_METHOD, FIELD_ADDRESS, FIELD_AGAIN, FIELD_END},
     [PEER_ADMIN_REPLY] = {FIELD_BATCH, FIELD_CODE, FIELD_BODY, FIELD_END},
 };

@@ -17,6 +17,9 @@
  *                  again later
  *   read           {"type":"read","term":T,"batch":B}
  *   read_reply     {"type":"read_reply","term":T,"batch":B,"index":I}
+ *   turn           {"type":"turn","term":T,"code":C}   a snapshot: 0 may I take one, 1 I am at
+ *                  it, 2 it is done
+ *   turn_reply     {"type":"turn_reply","term":T}       yes; a no is not said
  *   admin          {"type":"admin","batch":B,"method":M,"addr":A,"again":B}
  *   admin_reply    {"type":"admin_reply","batch":B,"code":C,"body":JSON}   C without its sign
  *
@@ -50,6 +53,8 @@ enum peer_kind {
     PEER_PROPOSE_AGAIN,
     PEER_READ,
     PEER_READ_REPLY,
+    PEER_TURN,
+    PEER_TURN_REPLY,
     PEER_ADMIN,
     PEER_ADMIN_REPLY,
 };
