@@ -140,7 +140,10 @@ class NoLeader(RequestError):
 
 
 class MachineError(RequestError):
-    """The machine's `apply` raised; `data` has the exception's "type" and "reason"."""
+    """The machine's `apply` raised; `data` has the exception's "type" and "reason".
+
+    Of `take_snapshot`: its `snapshot` did, or returned no JSON; `data` has the "reason".
+    """
 
     code = 109
 

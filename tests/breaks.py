@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import socket
 import subprocess
 import threading
@@ -20,6 +21,15 @@ def shim() -> Path:
     source = ROOT / "tests" / "c" / "shim.c"
     subprocess.run([*command, "-o", str(library), str(source), "-ldl"], check=True)
     return library
+
+
+def shimmed(**variables: Path) -> dict[str, str]:
+    """The environment of a server with the shim; what is preloaded already stays the first."""
+    libraries = [os.environ.get("LD_PRELOAD", ""), str(shim())]
+    return {
+        "LD_PRELOAD": ":".join(filter(None, libraries)),
+        **{f"RAFTPICO_SHIM_{name.upper()}": str(path) for name, path in variables.items()},
+    }
 
 
 class Proxy:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from breaks import Proxy, shim
+from breaks import Proxy, shimmed
 from cluster import Cluster, Member, apply_request, result_of, wait_for
 from load import command_many
 
@@ -246,7 +246,7 @@ def measure(folder: Path, options: argparse.Namespace) -> Figures:
         folder / "cluster",
         3,
         command=[sys.executable, "-c", program, "--snapshot-log-mb", "100000"],
-        environment={"LD_PRELOAD": str(shim()), "RAFTPICO_SHIM_ROUTES": str(routes)},
+        environment=shimmed(routes=routes),
     )
     try:
         cluster.create()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from breaks import Proxy, shim
+from breaks import Proxy, shimmed
 from cluster import Cluster, Connection, Member, request, result_of, wait_for
 from load import command_many
 
@@ -300,7 +300,7 @@ def lag(member: Member) -> int:
 def test_no_process_to_be_had(make_cluster: MakeCluster, tmp_path: Path) -> None:
     """fork() fails: the machine's thread writes the snapshot."""
     broken = tmp_path / "no-fork"
-    environment = {"LD_PRELOAD": str(shim()), "RAFTPICO_SHIM_NO_FORK": str(broken)}
+    environment = shimmed(no_fork=broken)
     one = make_cluster(1, command=running("saver"), environment=environment)[0]
     result_of(one.apply({"fill": [0, 1000]}))
     broken.touch()
@@ -319,7 +319,7 @@ def test_a_transfer_goes_on_where_it_broke(make_cluster: MakeCluster, tmp_path: 
     """S8: ten cuts cost ten chunks, not ten transfers; AddServer is answered all the same."""
     routes = tmp_path / "routes"
     routes.touch()
-    environment = {"LD_PRELOAD": str(shim()), "RAFTPICO_SHIM_ROUTES": str(routes)}
+    environment = shimmed(routes=routes)
     cluster = make_cluster(1, command=running("whole"), environment=environment)
     leader = cluster.wait_leader()
     result_of(leader.apply({"fill": [0, 140_000]}))

@@ -121,18 +121,22 @@ static void close_inherited(struct writing *writing) {
     }
 }
 
+static bool reports_a_crash(int number) {
+    return number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL ||
+           number == SIGABRT;
+}
+
 /* A signal to the process group is the parent's to act on; it ends us when it stops. Handlers
  * were made for the parent, but those that report a crash help here as well. */
 static void forget_handlers(void) {
-    static const int kept[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGKILL, SIGSTOP};
     for (int number = 1; number < NSIG; number++) {
-        bool keep = false;
-        for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
-            keep = keep || kept[i] == number;
-        }
-        if (!keep) {
-            bool ignore = number == SIGINT || number == SIGPIPE || number == SIGHUP;
-            struct sigaction action = {.sa_handler = SIG_DFL};
+        struct sigaction action;
+        bool caught = sigaction(number, NULL, &action) == 0 &&
+                      ((action.sa_flags & SA_SIGINFO) != 0 ||
+                       (action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN));
+        bool ignore = number == SIGINT || number == SIGHUP;
+        if (ignore || (caught && !reports_a_crash(number))) {
+            action = (struct sigaction){.sa_flags = 0};
             action.sa_handler = ignore ? SIG_IGN : SIG_DFL;
             sigaction(number, &action, NULL);
         }
