@@ -46,7 +46,7 @@ class Machine(ABC):
     that is forked off at exactly the right moment and sees the state of that moment, however
     long it takes and whatever is applied meanwhile. The child has no thread but the machine's,
     no open file or socket but the snapshot's, and nothing that it does to the machine is seen.
-    It costs the time of the fork (see the figures in README.md) and the memory that changes
+    It costs the time of the fork (some 10 ms for 300 MB) and the memory that changes
     while it runs.
 
     True, for a machine that cannot be forked: its state lives in other threads, or in an

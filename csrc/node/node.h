@@ -84,8 +84,8 @@ void node_set_time(struct node *node, uint64_t now_ms, uint64_t wall_ms); /* bef
 void node_job_done(struct node *node, struct job *job);                   /* takes the job */
 void node_batch_done(struct node *node, struct apply_batch *batch);       /* takes the batch */
 /* The writing that an APPLY_SNAPSHOT item began has ended; the file of JOB_SNAPSHOT_BEGIN holds
- * all of it (STATUS_OK), or `reason` says why not. STATUS_PYTHON: the machine's snapshot()
- * failed. STATUS_CLOSED, STATUS_TIMEOUT: the process that wrote it did not end well.
+ * all of it (STATUS_OK), or `reason` says why not. STATUS_INVALID: the machine's
+ * snapshot() failed. STATUS_CLOSED, STATUS_TIMEOUT: the process that wrote it did not end well.
  * STATUS_NO_SPACE may pass; anything else is a failed disk. */
 void node_snapshot_written(struct node *node, enum status status, const char *reason);
 void node_stop(struct node *node); /* begin to stop gracefully */

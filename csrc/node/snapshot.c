@@ -204,7 +204,7 @@ void node_snapshot_written(struct node *node, enum status status, const char *re
     push_simple(node, JOB_SNAPSHOT_DROP);
     if (status == STATUS_OK) {
         forget_taking(node); /* a newer one came from the leader meanwhile */
-    } else if (status == STATUS_PYTHON) {
+    } else if (status == STATUS_INVALID) {
         stop_taking(node, RPC_MACHINE_ERROR, reason);
     } else if (status == STATUS_NO_SPACE || child_failed) {
         stop_taking(node, RPC_STORAGE_FAILURE, reason);

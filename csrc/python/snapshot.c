@@ -59,7 +59,7 @@ static enum status take_raised(struct taking *taking) {
     }
     PyObject *text = PyObject_CallOneArg(state->describe_raised, exception);
     const char *reason = text != NULL ? PyUnicode_AsUTF8(text) : NULL;
-    enum status status = error_set(&taking->error, STATUS_PYTHON, "snapshot() raised %s",
+    enum status status = error_set(&taking->error, STATUS_INVALID, "snapshot() raised %s",
                                    reason != NULL ? reason : "an exception");
     PyErr_Clear();
     Py_XDECREF(text);
@@ -76,7 +76,7 @@ static enum status write_piece(struct taking *taking, PyObject *piece) {
         return status; /* the file's failure, explained already */
     }
     if (status == STATUS_INVALID) {
-        return error_set(&taking->error, STATUS_PYTHON, "snapshot() did not give JSON: %s",
+        return error_set(&taking->error, STATUS_INVALID, "snapshot() did not give JSON: %s",
                          reason);
     }
     if (status != STATUS_OK) {

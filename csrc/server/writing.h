@@ -80,10 +80,12 @@ void writing_finish(struct writing *writing, enum status status, const char *tex
 void writing_isolate(struct writing *writing, pid_t parent, const sigset_t *mask);
 void writing_forked(struct writing *writing, pid_t pid);
 
-/* The loop: true once, when the writing has ended; `result` says how. STATUS_PYTHON: the
+/* The loop: true once, when the writing has ended; `result` says how. STATUS_INVALID: the
  * machine's snapshot() raised, or gave what is no JSON. STATUS_CLOSED: the child ended without
  * a word. STATUS_TIMEOUT: it made no progress. Others: the file. */
 bool writing_poll(struct writing *writing, uint64_t now_ms, struct error *result);
+
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "processes share no lock");
 
 #define WRITER_BUFFER_BYTES (256u * 1024)    /* encoded, then written at once */
 #define WRITER_SYNC_BYTES (4u * 1024 * 1024) /* synced at once: no long stall for others */

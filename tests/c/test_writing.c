@@ -63,7 +63,7 @@ static void child(struct rig *rig, struct writer *writer, enum way way) {
         writing_finish(&rig->writing, STATUS_OK, "");
         _exit(0);
     case REPORTS:
-        writing_finish(&rig->writing, STATUS_PYTHON, "for a reason");
+        writing_finish(&rig->writing, STATUS_INVALID, "for a reason");
         _exit(0);
     case SILENT:
         _exit(0);
@@ -134,7 +134,7 @@ static void test_ways(const char *path) {
     check_file(&rig);
     begin(&rig, REPORTS);
     struct error result = wait_end(&rig);
-    CHECK(result.status == STATUS_PYTHON && strcmp(result.text, "for a reason") == 0);
+    CHECK(result.status == STATUS_INVALID && strcmp(result.text, "for a reason") == 0);
     begin(&rig, SILENT);
     CHECK(wait_end(&rig).status == STATUS_CLOSED);
     begin(&rig, DIES);
@@ -154,7 +154,7 @@ static void test_reaped_by_others(const char *path) {
     rig_init(&rig, path);
     pid_t pid = begin(&rig, REPORTS);
     CHECK(waitpid(pid, NULL, 0) == pid);
-    CHECK(wait_end(&rig).status == STATUS_PYTHON);
+    CHECK(wait_end(&rig).status == STATUS_INVALID);
     pid = begin(&rig, DIES);
     CHECK(waitpid(-1, NULL, 0) == pid);
     CHECK(wait_end(&rig).status == STATUS_CLOSED);
