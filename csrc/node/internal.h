@@ -180,7 +180,7 @@ struct read_item {
 struct read_group {
     struct read_group *next;
     enum read_stage stage;
-    uint64_t batch;
+    uint64_t batch; /* ASKED elsewhere: the question's number */
     uint64_t term;  /* ASKED: of the leader */
     uint64_t round; /* ASKED of our own core; 0: of a leader elsewhere */
     uint64_t index; /* READY: answer when applied so far; ASKED of our own core: the same */

@@ -2,7 +2,9 @@
  * when the machine has come as far as the leader's commit index was.
  *
  * Groups stand in the order in which they came: UNSENT, then ASKED, then READY, then with the
- * machine. Invariant: a group's index was learned after all its queries had come. */
+ * machine. Invariant: a group's index was learned after all its queries had come. So each time
+ * that groups are asked for, they get a new number: an answer to an earlier question, which may
+ * still be under way, says nothing about queries that came since (L3). */
 #include "base/memory.h"
 #include "node/internal.h"
 
@@ -10,12 +12,12 @@
 
 static struct read_group *open_group(struct node *node) {
     struct reads *reads = &node->reads;
-    if (reads->last != NULL && reads->last->stage == READ_UNSENT) {
-        return reads->last;
+    if (reads->last != NULL && reads->last->stage == READ_UNSENT &&
+        reads->last->since_ms == node->now_ms) {
+        return reads->last; /* its deadline is theirs */
     }
     struct read_group *group = memory_must_alloc_zero(sizeof(*group));
     group->since_ms = node->now_ms;
-    group->batch = node_unique_number(node, ++reads->next_batch);
     if (reads->last == NULL) {
         reads->first = group;
     } else {
@@ -75,11 +77,16 @@ static void ask_here(struct node *node, struct read_group *group) {
     }
 }
 
-static void ask_there(struct node *node, struct peer *leader, struct read_group *group) {
+/* One question for all groups of the number. */
+static void ask_there(struct node *node, struct peer *leader, uint64_t batch) {
     conn_send_message(node, leader->out,
                       &(struct peer_message){
-                          .kind = PEER_READ, .term = node->state.term, .batch = group->batch});
+                          .kind = PEER_READ, .term = node->state.term, .batch = batch});
+}
+
+static void note_asked_there(struct node *node, struct read_group *group, uint64_t batch) {
     group->stage = READ_ASKED;
+    group->batch = batch;
     group->round = 0;
     group->term = node->state.term;
     group->asked_ms = node->now_ms;
@@ -88,6 +95,7 @@ static void ask_there(struct node *node, struct peer *leader, struct read_group 
 void reads_flush(struct node *node) {
     bool leading = node->state.role == RAFT_LEADER;
     struct peer *leader = leading ? NULL : peers_find_ready(node, node->state.leader);
+    uint64_t batch = 0;
     for (struct read_group *group = node->reads.first; group != NULL; group = group->next) {
         if (group->stage == READ_ASKED && (group->term != node->state.term ||
                                            node->now_ms >= group->asked_ms + ASK_AGAIN_MS)) {
@@ -99,8 +107,14 @@ void reads_flush(struct node *node) {
         if (leading) {
             ask_here(node, group);
         } else if (leader != NULL) {
-            ask_there(node, leader, group);
+            if (batch == 0) {
+                batch = node_unique_number(node, ++node->reads.next_batch);
+            }
+            note_asked_there(node, group, batch);
         }
+    }
+    if (batch != 0) {
+        ask_there(node, leader, batch);
     }
 }
 
