@@ -1,4 +1,4 @@
-/* The module raftpico._core: its state, its two functions, its set-up; see module.h.
+/* The module raftpico._core: its state, its functions, its set-up; see module.h.
  *
  * Multi-phase initialisation, so that each interpreter has a module of its own. The
  * free-threaded build is served with its lock switched on: the key cache and the members of
@@ -9,6 +9,7 @@
 #include "python/context_type.h"
 #include "python/errors.h"
 #include "python/server_type.h"
+#include "python/stored.h"
 
 static struct module_state *state_of(PyObject *module) {
     return PyModule_GetState(module);
@@ -147,6 +148,9 @@ static int module_exec(PyObject *module) {
     struct module_state *state = state_of(module);
     key_cache_init(&state->keys);
     if (load_imports(state) < 0 || add_types(module, state) < 0) {
+        return -1;
+    }
+    if (PyModule_AddFunctions(module, stored_methods) < 0) {
         return -1;
     }
     return PyModule_AddIntConstant(module, "LINE_BYTES_MAX", LINE_BYTES_MAX);
