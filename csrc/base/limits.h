@@ -110,7 +110,9 @@
 #define REDIAL_MS_MOST 1000u
 #define STOP_TIMEOUT_MS 3000u /* a graceful stop takes at most this long */
 #define SNAPSHOT_RETRY_MS 1000u
-#define DISK_STALL_MS 5000u /* a write that takes longer: a leader makes way */
+#define DISK_FULL_MS 1000u      /* a disk that stays full longer: a leader makes way */
+#define FAILURE_LINGER_MS 2000u /* after its disk has failed: says why, then ends */
+#define DISK_STALL_MS 5000u     /* a write that takes longer: a leader makes way */
 
 /* --- connections and threads --- */
 #ifndef CLIENT_CONNECTIONS_MAX

@@ -226,6 +226,10 @@ static void too_long(struct node *node, struct node_conn *conn) {
 
 /* A line for servers is looked at here only as far as is needed to know what follows it. */
 static void peer_line(struct node *node, struct node_conn *conn, struct span line) {
+    if (node->stopped) {
+        conn_close(node, conn);
+        return;
+    }
     if (conn->message == NULL) {
         conn->message = memory_must_alloc_zero(sizeof(*conn->message));
     }

@@ -251,6 +251,7 @@ void execute_write(struct node *node) {
 void execute_write_done(struct node *node, struct job *job) {
     if (job->status == STATUS_NO_SPACE) {
         if (node->no_space[0] == '\0') {
+            node->full_since_ms = node->now_ms;
             apply_notice(node, "error", "disk", "%s: commands are refused until there is room",
                          job->error.text);
         }

@@ -338,6 +338,7 @@ void peers_tick(struct node *node);
 uint64_t peers_deadline_ms(const struct node *node);
 void peers_connected(struct node *node, struct node_conn *conn);
 void peers_closed(struct node *node, struct node_conn *conn);
+void peers_hang_up_all(struct node *node); /* for good: the node has failed */
 /* A line (and its payload) on a connection that is a peer's or wants to be. */
 void peers_receive(struct node *node, struct node_conn *conn,
                    const struct peer_message *message, struct span payload);
@@ -535,6 +536,7 @@ struct node {
     bool stall_noticed;
     char no_space
         [ERROR_TEXT_BYTES_MAX]; /* why commands are refused (112); "" when they are not */
+    uint64_t full_since_ms;     /* while no_space says so */
     struct job *stuck;          /* a JOB_WRITE that found no space: to be tried again */
     uint64_t stuck_retry_ms;
 

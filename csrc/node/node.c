@@ -143,18 +143,30 @@ void node_fail(struct node *node, enum status status, const char *reason) {
         return;
     }
     error_set(&node->failure, status, "%s", reason);
+    apply_notice(node, "error", "disk", "%s: this member takes no part any more", reason);
     execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_STEP_DOWN});
     pending_fail_all(node, RPC_STORAGE_FAILURE, node->failure.text);
     reads_fail_all(node, RPC_STORAGE_FAILURE, node->failure.text);
     admin_fail_all(node, RPC_STORAGE_FAILURE, node->failure.text);
+    peers_hang_up_all(node);
     node->stopped = true;
+    node->stop_deadline_ms = node->now_ms + FAILURE_LINGER_MS;
+}
+
+/* After a failure the node does nothing more, but for a while it still tells clients why. */
+static bool lingers(const struct node *node) {
+    return node->failure.status != STATUS_OK && !node->stopping &&
+           node->now_ms < node->stop_deadline_ms;
 }
 
 bool node_stopped(const struct node *node, struct error *error) {
-    if (node->stopped && error != NULL) {
+    if (!node->stopped || lingers(node)) {
+        return false;
+    }
+    if (error != NULL) {
         *error = node->failure;
     }
-    return node->stopped;
+    return true;
 }
 
 void node_stop(struct node *node) {
@@ -162,6 +174,9 @@ void node_stop(struct node *node) {
         return;
     }
     node->stopping = true;
+    if (node->stopped) {
+        return;
+    }
     node->stop_deadline_ms = node->now_ms + STOP_TIMEOUT_MS;
     if (node->state.role == RAFT_LEADER) {
         execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_TRANSFER});
@@ -241,9 +256,10 @@ static void leave_if_removed(struct node *node) {
 }
 
 /* --- the turn --- */
-/* A leader whose disk hangs would keep its followers quiet for ever: it makes way (D6).
- * Reads and the state are still answered. */
+/* A leader whose disk hangs, or stays full, would keep its followers quiet for ever: it makes
+ * way (D6). Reads and the state are still answered. */
 static void heed_stalled_disk(struct node *node) {
+    bool full = node->no_space[0] != '\0' && node->now_ms - node->full_since_ms >= DISK_FULL_MS;
     bool stalled = node->writing && node->stuck == NULL &&
                    node->now_ms - node->writing_since_ms >= DISK_STALL_MS;
     if (stalled && !node->stall_noticed) {
@@ -251,7 +267,7 @@ static void heed_stalled_disk(struct node *node) {
                      DISK_STALL_MS);
     }
     node->stall_noticed = stalled;
-    if (stalled && node->state.role == RAFT_LEADER && another_voter_hears(node)) {
+    if ((stalled || full) && node->state.role == RAFT_LEADER && another_voter_hears(node)) {
         execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_STEP_DOWN});
     }
 }
@@ -276,6 +292,7 @@ static void retry_stuck_write(struct node *node) {
     if (node->stuck != NULL && node->now_ms >= node->stuck_retry_ms) {
         struct job *job = node->stuck;
         node->stuck = NULL; /* the disk's again */
+        node->writing_since_ms = node->now_ms;
         job->status = STATUS_OK;
         node_push_job(node, job);
     }
@@ -293,6 +310,10 @@ static void forget_old_lines(struct node *node) {
 }
 
 void node_turn(struct node *node) {
+    if (node->stopped) {
+        apply_hand_over(node); /* what it has to say; the core is not stepped any more */
+        return;
+    }
     execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_TICK});
     notice_removal(node);
     leave_if_removed(node);
@@ -319,6 +340,9 @@ static uint64_t earlier(uint64_t a, uint64_t b) {
 }
 
 uint64_t node_deadline_ms(const struct node *node) {
+    if (node->stopped) {
+        return node->stop_deadline_ms;
+    }
     if (raft_has_actions(node->raft)) {
         return node->now_ms;
     }

@@ -51,6 +51,16 @@ static void hang_up(struct node *node, struct peer *peer) {
     peer->sending.active = false;
 }
 
+void peers_hang_up_all(struct node *node) {
+    for (uint32_t i = 0; i < node->peer_count; i++) {
+        struct peer *peer = node->peers[i];
+        hang_up(node, peer);
+        if (peer->in != NULL) {
+            conn_close(node, peer->in);
+        }
+    }
+}
+
 static struct peer *add_peer(struct node *node, uint64_t id, const char *address) {
     if (node->peer_count == PEERS_MAX) {
         return NULL;
@@ -231,7 +241,9 @@ static void say_hello(struct node *node, struct node_conn *conn, uint64_t to) {
 }
 
 void peers_connected(struct node *node, struct node_conn *conn) {
-    if (conn->kind == CONN_PROBE || conn->kind == CONN_CHECK) {
+    if (node->stopped) {
+        conn_close(node, conn);
+    } else if (conn->kind == CONN_PROBE || conn->kind == CONN_CHECK) {
         say_hello(node, conn, 0);
     } else if (conn->peer != NULL) {
         conn->peer->stage = PEER_GREETING;

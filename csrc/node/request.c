@@ -90,6 +90,12 @@ static void dispatch(struct node *node, struct node_conn *conn, struct gather *g
                           (struct span){request->data, strlen(request->data)});
         return;
     }
+    if (node->failure.status != STATUS_OK && request->method != RPC_GET_SERVER_STATE) {
+        struct caller caller;
+        caller_init(&caller, conn, gather, request);
+        caller_refuse(node, &caller, RPC_STORAGE_FAILURE, "not_applied", node->failure.text);
+        return;
+    }
     switch (request->method) {
     case RPC_APPLY:
         dispatch_apply(node, conn, gather, request);
