@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import raftpico
+from raftpico.kvs import KeyValueStore
 
 
 class Faulty(raftpico.Machine):
@@ -257,7 +258,7 @@ def say(notice: dict[str, Any]) -> None:
     print(json.dumps(notice), flush=True)
 
 
-MACHINES = {
+MACHINES: dict[str, type[raftpico.Machine]] = {
     "faulty": Faulty,
     "slow": Slow,
     "context": Context,
@@ -270,6 +271,7 @@ MACHINES = {
     "frequent": Saver,
     "whole": Whole,
     "hasty": Slow,
+    "store": KeyValueStore,
 }
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -284,6 +286,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "impatient": {"snapshot_timeout": 1.0},
     "frequent": {"snapshot_log_bytes": 60_000},
     "hasty": {"request_timeout": 1.5},  # requests have little time
+    "store": {"segment_bytes": 3000},
 }
 
 if __name__ == "__main__":

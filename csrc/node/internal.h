@@ -320,6 +320,7 @@ struct peer {
     uint64_t stage_deadline_ms;
     uint64_t incarnation;  /* highest that the one at its address said; hellos only claim */
     uint64_t added_term;   /* we added it to the configuration, as the leader of this term */
+    bool complained;       /* why there is no connection was said */
     uint64_t refused_from; /* proposals after this sequence wait for it; 0: none are refused */
     uint64_t refused_term; /* ... in this term */
     bool reading;          /* old lines for it are being read back */

@@ -300,6 +300,16 @@ static void meet_blank(struct node *node, struct peer *peer) {
     hang_up(node, peer);
 }
 
+/* Said once, until it is again the member that it should be. */
+static void complain(struct node *node, struct peer *peer, struct span reason) {
+    if (!peer->complained) {
+        peer->complained = true;
+        apply_notice(node, "warning", "peer", "no connection with member %llu at %s: %.*s",
+                     (unsigned long long)peer->id, peer->address, (int)reason.size,
+                     reason.data);
+    }
+}
+
 static void welcomed(struct node *node, struct peer *peer, const struct peer_message *message) {
     bool same_cluster = strcmp(message->cluster_id, node->meta.cluster_id) == 0;
     if (message->node == 0 && message->cluster_id[0] == '\0') {
@@ -308,14 +318,17 @@ static void welcomed(struct node *node, struct peer *peer, const struct peer_mes
     }
     if (!same_cluster || message->node != peer->id ||
         message->incarnation < peer->incarnation) {
-        apply_notice(node, "warning", "peer", "%s is another server than member %llu",
-                     peer->address, (unsigned long long)peer->id);
+        complain(node, peer,
+                 !same_cluster || message->node != peer->id
+                     ? SPAN("there is another server at that address")
+                     : SPAN("it is an earlier life of that member, with an old directory"));
         peer->redial_wait_ms = REDIAL_MS_MOST;
         hang_up(node, peer);
         return;
     }
     peer->incarnation = message->incarnation;
     peer->stage = PEER_READY;
+    peer->complained = false;
     peer->redial_wait_ms = REDIAL_MS_LEAST;
     if (peer->in != NULL && peer->in->peer_incarnation != message->incarnation) {
         apply_notice(node, "warning", "peer",
@@ -348,6 +361,8 @@ static void refused(struct node *node, struct peer *peer, const struct peer_mess
     if (message->removed && !node->meta.removed) {
         node->meta.removed = true;
         node_save_identity(node);
+    } else {
+        complain(node, peer, message->reason);
     }
     peer->redial_wait_ms = REDIAL_MS_MOST;
     hang_up(node, peer);
@@ -404,7 +419,10 @@ static void greet(struct node *node, struct node_conn *conn,
                   const struct peer_message *message) {
     struct peer *peer = peers_find(node, message->node);
     if (peer != NULL && is_of_earlier_life(peer, message->incarnation)) {
-        refuse_hello(node, conn, "an earlier life of this server: an old backup?", false);
+        refuse_hello(node, conn,
+                     "an earlier life of this server, with an old directory: "
+                     "delete it, and the leader brings the member back",
+                     false);
         return;
     }
     if (peer != NULL && peer->stage == PEER_READY && message->incarnation > peer->incarnation) {
