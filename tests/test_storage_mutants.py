@@ -1,11 +1,16 @@
 """The tests of the storage can fail: each of these mistakes is seen by the test named with it.
 
-Slow: builds and runs the storage tests once for each mistake (`pytest -m slow`).
+Slow: builds and runs the storage tests once for each mistake (`pytest -m slow`). As a program
+this does the same and writes what came of it into mutations/storage-results.md:
+
+    python tests/test_storage_mutants.py
 """
 
 from __future__ import annotations
 
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,14 +22,14 @@ pytestmark = pytest.mark.slow
 # (what is wrong, file of storage/, what stands there, what shall stand there, who must see it)
 MUTANTS = [
     (
-        "a sync is skipped",
+        "sync skipped",
         "journal.c",
         "enum status status = file_sync_data(&journal->active, error);",
         "enum status status = STATUS_OK;",
         "test_storage_faults",
     ),
     (
-        "the sync of the directory is skipped",
+        "directory sync skipped",
         "file.c",
         "if (directory->sync && sync_retrying(calls->fsync, directory->fd) != 0) {",
         "if (directory->fd < 0) {",
@@ -38,7 +43,7 @@ MUTANTS = [
         "test_storage_faults",
     ),
     (
-        "the checksum is not checked",
+        "checksum not checked",
         "recovery.c",
         "bool next = entry_read(line, recovery->seed, &entry, &crc) == STATUS_OK &&",
         "crc = 0; struct span body; bool next = entry_parse(line, &entry) == STATUS_OK &&"
@@ -46,7 +51,7 @@ MUTANTS = [
         "test_storage_damage",
     ),
     (
-        "damage in the middle is cut as if it were torn",
+        "middle corruption cut as a tail",
         "recovery.c",
         "enum torn_verdict verdict = TORN_DAMAGE;",
         "enum torn_verdict verdict = TORN_WRITE;",
@@ -61,14 +66,14 @@ MUTANTS = [
         "test_storage",
     ),
     (
-        "an error of a sync is tried again",
+        "sync error retried",
         "file.c",
         "    RETRY(result, sync(fd));\n",
         "    RETRY(result, sync(fd)); if (result != 0) { RETRY(result, sync(fd)); }\n",
         "test_storage_faults",
     ),
     (
-        "the page cache is trusted",
+        "page cache trusted",
         "file.c",
         "(void)calls->forget(file->fd);",
         "(void)file;",
@@ -82,7 +87,7 @@ MUTANTS = [
         "test_storage_faults",
     ),
     (
-        "the old snapshot goes before the new one is durable",
+        "old snapshot removed first",
         "snapfile.c",
         "    enum status status = file_sync(&slot->file, error);\n",
         "    enum status status = snapfile->file.fd >= 0"
@@ -144,7 +149,7 @@ MUTANTS = [
         "test_storage_faults",
     ),
     (
-        "term and vote are two records",
+        "vote and term in two records",
         "store.c",
         "    return finish(store, metafile_save(&store->metafile, &next, &why), &why, error);",
         "    struct meta half = next;\n    half.voted_for = 0;\n"
@@ -189,12 +194,12 @@ def failure(program: Path) -> str:
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant[0] for mutant in MUTANTS])
-def test_mistake_is_seen(mutant: tuple[str, str, str, str, str], tmp_path: Path) -> None:
+def see(mutant: tuple[str, str, str, str, str], folder: Path) -> str:
+    """Make the mistake in a copy of its file; what the test named with it says about it."""
     _, name, before, after, test = mutant
     text = (ROOT / "csrc" / "storage" / name).read_text()
     assert text.count(before) == 1, f"{name} has changed: the mistake has no place any more"
-    changed = tmp_path / name
+    changed = folder / name
     changed.write_text(text.replace(before, after))
     sources = [source for source in STORAGE if not source.endswith(f"/{name}")]
     program = build(
@@ -203,4 +208,35 @@ def test_mistake_is_seen(mutant: tuple[str, str, str, str, str], tmp_path: Path)
         sanitize=False,
         flags=["-Wno-error", "-w"],
     )
-    assert failure(program), "nobody noticed"
+    return failure(program)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant[0] for mutant in MUTANTS])
+def test_mistake_is_seen(mutant: tuple[str, str, str, str, str], tmp_path: Path) -> None:
+    assert see(mutant, tmp_path), "nobody noticed"
+
+
+def record() -> int:
+    """Try all of them and write the table; the number that nobody noticed."""
+    rows = []
+    missed = 0
+    for mutant in MUTANTS:
+        with tempfile.TemporaryDirectory() as folder:
+            said = " ".join(see(mutant, Path(folder)).split())[:160].replace("|", "/")
+        missed += not said
+        rows.append(f"| {mutant[0]} | `{mutant[1]}` | `{mutant[4]}` | {said or 'NOT SEEN'} |")
+        print(rows[-1], flush=True)
+    table = Path(__file__).with_name("mutations") / "storage-results.md"
+    table.write_text(
+        "# Mistakes in the storage, and who sees them\n\n"
+        "Made on purpose, one at a time, by `python tests/test_storage_mutants.py`, which "
+        "writes this table;\n`pytest -m slow tests/test_storage_mutants.py` checks the same. "
+        f"{len(MUTANTS)} mistakes, {len(MUTANTS) - missed} seen.\n\n"
+        "| mistake | in `csrc/storage/` | seen by | what it says |\n"
+        "| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
+    )
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(record())
