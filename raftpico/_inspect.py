@@ -167,9 +167,28 @@ def _inspect_once(path: Path) -> Report:
         _load_snapshot(report)
         _Log(report).load()
         _compare_terms(report)
+        _heed_missing_log(report)
     except Refused:
         pass
     return report
+
+
+def _heed_missing_log(report: Report) -> None:
+    """An identity without a log and a snapshot, as in csrc/server/recover.h."""
+    assert report.meta is not None
+    if report.meta["node"] == 0 or report.last_index > 0 or report.quarantined:
+        return
+    if report.meta["node"] == 1 and report.meta["voted_for"]:
+        report.refuse(
+            f"{LOG_PREFIX}*.jsonl",
+            0,
+            0,
+            "the log is missing, and there is no snapshot",
+            "put the files back; or, where other members have it all, delete the directory, "
+            "and the leader brings this member back",
+        )
+    what = "it has an identity, but there is no log: the member starts as a new server"
+    report.find("note", META_NAME, 0, 0, what, "")
 
 
 def _compare_terms(report: Report) -> None:

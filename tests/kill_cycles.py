@@ -4,7 +4,7 @@
 
 Each cycle kills one member (or all three at once) with SIGKILL while clients write, and starts
 it again; now and then it is killed a second time while it opens its directory. A client
-remembers every Put that was acknowledged. At the end of each series (and now and then in between) every
+remembers every Put that was acknowledged. At the end of each series (and in between) every
 member must have come back, hold every acknowledged Put and none that was refused, and the
 members' logs must agree, which `raftpico.log diff` checks line by line.
 """

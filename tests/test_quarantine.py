@@ -56,7 +56,11 @@ def delete(member: Member) -> None:
     shutil.rmtree(member.data)
 
 
-WAYS = [damage_tail, damage_middle, delete]
+def delete_log(member: Member) -> None:
+    """Identity, term and vote are left: it must not vote as itself for all that."""
+    assert member.data is not None
+    for path in member.data.glob("log-*.jsonl"):
+        path.unlink()
 
 
 def is_marked(member: Member) -> bool:
@@ -79,7 +83,7 @@ def check_tool(member: Member) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("damage", WAYS)
+@pytest.mark.parametrize("damage", [damage_tail, damage_middle, delete])
 def test_it_comes_back_by_itself(
     make_cluster: MakeCluster, damage: Callable[[Member], None]
 ) -> None:
@@ -124,7 +128,7 @@ def test_it_comes_back_by_itself(
         assert read_all(member, list(wanted)) == wanted
 
 
-@pytest.mark.parametrize("damage", [damage_tail, delete])
+@pytest.mark.parametrize("damage", [damage_tail, delete_log])
 def test_what_it_lost_is_not_voted_away(
     make_cluster: MakeCluster, damage: Callable[[Member], None]
 ) -> None:
@@ -228,3 +232,15 @@ def test_directories_of_others_are_refused(make_cluster: MakeCluster) -> None:
     member.wait_ready()
     cluster.wait_converged()
     assert read_all(member, [*wanted, "foreign"]) == {**wanted, "foreign": None}
+
+
+def test_a_lone_member_without_its_log_does_not_start(make_cluster: MakeCluster) -> None:
+    """Nobody could bring it back: starting empty would lose everything in silence."""
+    one = make_cluster(1)[0]
+    one.apply({"Put": {"key": "k", "value": 1}})
+    one.kill()
+    delete_log(one)
+    assert "REFUSED: log-*.jsonl" in check_tool(one)
+    one.start()
+    assert one.wait_exit() == 1
+    assert "log-*.jsonl files are missing" in one.tail()

@@ -222,7 +222,8 @@ def record() -> int:
     missed = 0
     for mutant in MUTANTS:
         with tempfile.TemporaryDirectory() as folder:
-            said = " ".join(see(mutant, Path(folder)).split())[:160].replace("|", "/")
+            said = see(mutant, Path(folder)).replace(f"{ROOT}/", "").replace("|", "/")
+            said = " ".join(said.split())[:140]
         missed += not said
         rows.append(f"| {mutant[0]} | `{mutant[1]}` | `{mutant[4]}` | {said or 'NOT SEEN'} |")
         print(rows[-1], flush=True)

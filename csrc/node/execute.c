@@ -213,6 +213,28 @@ bool execute_is_behind(const struct node *node) {
            node->entries.bytes > ENTRY_CACHE_BYTES_MAX + UNWRITTEN_BYTES_MAX;
 }
 
+/* The first write of a new cluster's first member: its identity goes without the vote that it
+ * gives itself at once. So an identity without a log is either one that was never answered for
+ * or, where there is a vote, a log that was lost (server/recover.h). */
+static bool founds(const struct node *node) {
+    return node->meta.node_id == 1 && node->identity_dirty && !node->identity_saving &&
+           node->disk_next == 1 && node->entries.last >= 1;
+}
+
+static void add_meta_to_job(struct node *node, struct job *job) {
+    if (founds(node)) {
+        node->meta.term = raft_term_at(node->raft, 1);
+        node->meta.voted_for = 0;
+    } else if (node->save_vote) {
+        node->meta.term = node->vote_term;
+        node->meta.voted_for = node->vote_for;
+        node->save_vote = false;
+    }
+    job->save_meta = true;
+    job->meta = node->meta;
+    node->identity_saving = node->identity_dirty;
+}
+
 void execute_write(struct node *node) {
     bool meta = node->save_vote || (node->identity_dirty && !node->identity_saving);
     /* While a snapshot is installed the log may be about to go: nothing of it is written. */
@@ -224,14 +246,7 @@ void execute_write(struct node *node) {
     }
     struct job *job = job_new(JOB_WRITE);
     if (meta) {
-        if (node->save_vote) {
-            node->meta.term = node->vote_term;
-            node->meta.voted_for = node->vote_for;
-        }
-        job->save_meta = true;
-        job->meta = node->meta;
-        node->save_vote = false;
-        node->identity_saving = node->identity_dirty;
+        add_meta_to_job(node, job);
     }
     if (truncates) {
         job->truncate_from = node->disk_truncate;

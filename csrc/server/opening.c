@@ -3,6 +3,7 @@
  * Invariant: on failure nothing is left behind; on success the disk and the node are whole. */
 #include "base/assert.h"
 #include "server/internal.h"
+#include "server/recover.h"
 
 static enum status recover_snapshot(void *context, struct span line) {
     return node_recover_snapshot(context, line);
@@ -59,6 +60,12 @@ static enum status recover(struct server *server, const struct server_options *o
     struct store_recovery recovery;
     struct store *store = NULL;
     enum status status = open_store(server, options, &recovery, &store, error);
+    if (status == STATUS_OK) {
+        status = recover_identity(options->data_path, &recovery, error);
+        if (status != STATUS_OK) {
+            store_close(store);
+        }
+    }
     if (status == STATUS_OK) {
         node_set_meta(server->node, &recovery.meta, recovery.quarantined);
         if (recovery.note[0] != '\0') {

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "storage/store.h"
 
 struct server_recovered {
     uint64_t snapshot_index; /* 0: none */
@@ -24,5 +25,14 @@ struct server_recovered {
  * STATUS_INVALID where `address` is none. */
 enum status server_recover(const char *path, const char *address, bool sync,
                            struct server_recovered *found, struct error *error) MUST_USE;
+
+/* An identity without a log and a snapshot: a server that was killed before its cluster was
+ * made, or before its first entry came - or one whose files were removed, and which must not
+ * vote for what it lost. It starts as a new server (`recovery->meta` has no identity any more,
+ * the note says so), and the leader, if there is one, brings it back under a new id. Only the
+ * founder may have been alone: where it has voted, its log was lost, and it is refused:
+ * STATUS_CORRUPT. */
+enum status recover_identity(const char *path, struct store_recovery *recovery,
+                             struct error *error) MUST_USE;
 
 #endif
