@@ -1,8 +1,8 @@
 """The storage of a member: every fault of the system under it, every damage to its files.
 
 The checks are in C, over a file system in memory that can lose what was not synced; this builds
-them with sanitizers and runs them. By hand: `test_storage_damage 100000 SEED`,
-`test_storage_faults 1 SEED`.
+them with sanitizers and runs them. The plain run takes samples; all of it, printing how many
+points that were: `pytest -s -m slow tests/test_storage.py`.
 """
 
 from __future__ import annotations
@@ -61,13 +61,25 @@ def test_storage_more() -> None:
 
 
 def test_storage_faults() -> None:
-    """D1 to D3, D5, V2, V3, C5, C7: each system call of a life fails, or is its last."""
-    assert "ok" in run(program("test_storage_faults"))
+    """D1 to D3, D5, V2, V3, C5, C7: every third system call of a life fails, or is its last."""
+    assert "ok" in run(program("test_storage_faults"), "3")
+
+
+@pytest.mark.slow
+def test_storage_faults_at_every_call() -> None:
+    """The same at every call."""
+    print(run(program("test_storage_faults"), "1", timeout=1800))
 
 
 def test_storage_damage() -> None:
     """D4: ten thousand single corruptions, each detected or harmless."""
     assert "ok" in run(program("test_storage_damage"))
+
+
+@pytest.mark.slow
+def test_storage_damage_a_hundred_thousand_times() -> None:
+    """The same, 100,000 of them."""
+    print(run(program("test_storage_damage"), "100000", "7", timeout=3600))
 
 
 def test_files_can_be_read_by_people(tmp_path: Path) -> None:

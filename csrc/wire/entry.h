@@ -5,9 +5,19 @@
  *   {"index":8,"term":3,"time":1732406400200,"noop":true,"crc32c":"9a3f00c2"}
  *   {"index":9,"term":3,"time":1732406400300,"configuration":{...},"crc32c":"..."}
  *
- * The member order is fixed, there are no spaces outside the input, and the checksum is
- * chained: seeded with that of the entry before. The input's bytes are the client's own. The
- * session is there where the client named one: a JSON string and the client's own number. */
+ *   index          from 1 on, without a gap
+ *   term           of the leader that made the entry; never less than that of the one before
+ *   time           its clock, ms since 1970; never less than that of the one before
+ *   from           who took the command: [node id, that server's life, a number in that life]
+ *   session        where the client named one: its name, a JSON string, and the client's own
+ *                  number of the command (node/sessions.h)
+ *   input          the command: the client's own bytes, from here to the seal
+ *   noop           a leader's first entry: it commits what earlier terms have left (C1, L1)
+ *   configuration  the members from here on (wire/configuration.h)
+ *
+ * One of `from` with `input` (and perhaps `session`), `noop` and `configuration` is there. The
+ * member order is fixed, there are no spaces outside the input; numbers are plain digits up to
+ * 2^53 - 1, without a leading zero. The checksum is chained: seeded with that of the entry before (line.h). */
 #ifndef RAFTPICO_WIRE_ENTRY_H
 #define RAFTPICO_WIRE_ENTRY_H
 

@@ -1,9 +1,23 @@
-/* The seal on a stored line: `,"crc32c":"9a3f00c2"}` and LF at its end.
+/* The seal on a stored line: `,"crc32c":"9a3f00c2"}` and LF at its end, 22 bytes.
  *
- * The checksum covers every byte of the line before the comma, going on from a seed: for log
- * entries the seed is the previous entry's checksum (a chain), elsewhere 0. The digits are
- * eight, lower case, strictly - a reader that took upper case would let a flipped bit through.
- */
+ * Every line of every file is one JSON object on one line; its last member is the seal, and the
+ * seal's brace is the object's. The checksum covers every byte of the line before the seal's
+ * comma, going on from a seed: CRC-32C (Castagnoli: polynomial 1EDC6F41, reflected 82F63B78),
+ * where the register starts as `seed ^ ffffffff` and the result is the register ^ ffffffff, as
+ * is usual, so that crc(crc(0, a), b) is the checksum of a followed by b. The seed is
+ *
+ *   0                            of each record of meta.jsonl, of the line of quarantine.jsonl,
+ *                                of entry 1, of a snapshot's first line
+ *   the checksum of the line     of every other entry (over the borders of the segments, too)
+ *   before                       and of every other line of a snapshot
+ *
+ * so eight digits at one entry stand for the whole log up to it, and a line that was lost,
+ * doubled, swapped or put in shows in all that follow. A log that begins behind a snapshot goes
+ * on from the snapshot's member "chain".
+ *
+ * The digits are eight, lower case, strictly - a reader that took upper case would let a flipped
+ * bit through. Blank lines are filling and mean nothing (storage/layout.h). A NUL byte, or any
+ * other below 20, stands in no line: JSON escapes it. */
 #ifndef RAFTPICO_WIRE_LINE_H
 #define RAFTPICO_WIRE_LINE_H
 

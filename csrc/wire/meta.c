@@ -1,10 +1,4 @@
-/* Writing and reading a record of meta.jsonl; see meta.h.
- *
- *   {"cluster":"<32 hex digits or nothing>","address":"127.0.0.1:4000",
- *    "node":1,"incarnation":3,
- *    "term":7,"voted_for":2,"removed":false,"crc32c":"9a3f00c2"}           (in one line)
- *
- * Term and vote stand in one record, so that no crash can separate them. */
+/* Writing and reading a record of meta.jsonl; the format stands in meta.h. */
 #include "wire/meta.h"
 
 #include "base/assert.h"

@@ -1,4 +1,19 @@
-/* The line of meta.jsonl as text: identity, term and vote, sealed with seed 0. */
+/* A record of meta.jsonl: identity, term and vote, sealed with seed 0. In one line:
+ *
+ *   {"cluster":"<32 hex digits or nothing>","address":"127.0.0.1:4000",
+ *    "node":1,"incarnation":3,
+ *    "term":7,"voted_for":2,"removed":false,"crc32c":"9a3f00c2"}
+ *
+ *   cluster       drawn by CreateCluster; "" before the server belongs to one
+ *   address       that the directory was first used with: another server's is refused
+ *   node          the member's id, never given twice in a cluster; 0: no member
+ *   incarnation   counted up, durably, by every opening: the server's life
+ *   term          the current term (3.3), and
+ *   voted_for     whom it voted for in it; 0: nobody. One record, so that no crash parts them
+ *   removed       the cluster has removed this member
+ *
+ * The file is one block of 4096 bytes, its rest filled with LF. The last record counts; a torn
+ * one behind it was never acknowledged. The order is fixed, there are no spaces. */
 #ifndef RAFTPICO_WIRE_META_H
 #define RAFTPICO_WIRE_META_H
 

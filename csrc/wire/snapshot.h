@@ -6,11 +6,20 @@
  *   {"state":<a piece of the machine's state, any JSON>,"crc32c":".."}      any number of these
  *   {"end":{"lines":3,"bytes":12345},"crc32c":".."}
  *
- * The header is one line; its sessions are the servers' (tags). Each client's session is a line
- * of its own, whose content is node/sessions.h's. The trailer counts the state lines, and all
- * bytes before itself.
- * Seals are chained from line to line, the header's seed is 0: a lost, doubled or swapped line
- * shows. `chain` is the log's checksum at `index`. */
+ * The header is one line (broken here):
+ *
+ *   cluster               as in meta.jsonl
+ *   index, term, time     those of the last entry that is in the state; index is the file's name
+ *   chain                 that entry's checksum, the seed of the entry that follows
+ *   configuration_index,  the last configuration at or before index, with its entry's index
+ *   configuration
+ *   sessions              the last applied tag of each server (entry.h, "from"), so that a
+ *                         command that comes again behind the snapshot is not applied again
+ *
+ * Each client's session is a line of its own, whose content is node/sessions.h's. The pieces of
+ * state are the machine's own, in its order. The trailer counts the state lines, and all bytes
+ * before itself; nothing follows it. Seals are chained from line to line, the
+ * header's seed is 0: a lost, doubled or swapped line shows. */
 #ifndef RAFTPICO_WIRE_SNAPSHOT_H
 #define RAFTPICO_WIRE_SNAPSHOT_H
 

@@ -106,7 +106,7 @@ void storerig_check_log(struct storerig *rig, const struct logmaker *log, uint64
 
 enum status storerig_save_term(struct storerig *rig, uint64_t term, uint64_t voted_for) {
     struct meta meta = rig->recovery.meta;
-    meta.node_id = 1;
+    meta.node_id = meta.node_id == 0 ? 1 : meta.node_id;
     meta.term = term;
     meta.voted_for = voted_for;
     return store_save_meta(rig->store, &meta, &rig->error);
