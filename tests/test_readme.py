@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -88,10 +89,14 @@ def test_the_files_and_the_state(make_cluster: MakeCluster, tmp_path: Path) -> N
     cluster.put("foo", 1)
     cluster.wait_converged()
     shell = Shell(tmp_path / "shell", {})
-    assert cluster[0].data is not None
+    python_folder = str(Path(sys.executable).parent)  # of the virtual environment, if in one
+    shell.environment["PATH"] = os.pathsep.join([python_folder, shell.environment["PATH"]])
     (shell.directory / "data").mkdir()
-    (shell.directory / "data" / "4000").symlink_to(cluster[0].data)
+    for name, member in zip(("4000", "4001"), cluster, strict=False):
+        assert member.data is not None
+        (shell.directory / "data" / name).symlink_to(member.data)
     play(block("test", "files"), shell)
+    play(block("test", "log"), shell)
     if shutil.which("nc"):
         play(with_ports(block("test", "looking"), cluster), shell)
 

@@ -1,7 +1,10 @@
 /* The mark that a member's log was damaged where it may have been acknowledged.
  *
  * The file quarantine.jsonl: while it is there, the member must not vote. It is durable before
- * anything is cut, and goes only when the host has brought the member past the damage. */
+ * anything is cut, and goes only when the host has brought the member past the damage. One line
+ * says what was damaged first, for people; that it is there is what counts:
+ *
+ *   {"quarantine":{"file":"log-...","line":7,"offset":812,"entry":7},"crc32c":"9a3f00c2"} */
 #ifndef RAFTPICO_STORAGE_QUARANTINE_H
 #define RAFTPICO_STORAGE_QUARANTINE_H
 

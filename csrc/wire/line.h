@@ -15,8 +15,8 @@
  * doubled, swapped or put in shows in all that follow. A log that begins behind a snapshot goes
  * on from the snapshot's member "chain".
  *
- * The digits are eight, lower case, strictly - a reader that took upper case would let a flipped
- * bit through. Blank lines are filling and mean nothing (storage/layout.h). A NUL byte, or any
+ * The digits are eight, lower case, strictly - a reader that took upper case would let a
+ * flipped bit through. Blank lines are filling and mean nothing (storage/layout.h). A NUL byte, or any
  * other below 20, stands in no line: JSON escapes it. */
 #ifndef RAFTPICO_WIRE_LINE_H
 #define RAFTPICO_WIRE_LINE_H

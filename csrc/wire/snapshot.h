@@ -9,7 +9,7 @@
  * The header is one line (broken here):
  *
  *   cluster               as in meta.jsonl
- *   index, term, time     those of the last entry that is in the state; index is the file's name
+ *   index, term, time     of the last entry that is in the state; index is the file's name
  *   chain                 that entry's checksum, the seed of the entry that follows
  *   configuration_index,  the last configuration at or before index, with its entry's index
  *   configuration
