@@ -108,7 +108,9 @@ struct node_conn *node_take_dial(struct node *node, const char **address);
 struct job *node_take_job(struct node *node);
 struct apply_batch *node_take_batch(struct node *node);
 
-/* Stopped for good; `error` (may be NULL) says why when it was a failure. */
+/* Stopped for good; `error` (may be NULL) says why when it was a failure. After a failure the
+ * node takes no part any more, but this is true only FAILURE_LINGER_MS later (or at node_stop):
+ * until then it answers clients with the reason. */
 bool node_stopped(const struct node *node, struct error *error);
 
 /* --- a look inside --- */

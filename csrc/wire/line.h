@@ -16,8 +16,8 @@
  * on from the snapshot's member "chain".
  *
  * The digits are eight, lower case, strictly - a reader that took upper case would let a
- * flipped bit through. Blank lines are filling and mean nothing (storage/layout.h). A NUL byte, or any
- * other below 20, stands in no line: JSON escapes it. */
+ * flipped bit through. Blank lines are filling and mean nothing (storage/layout.h). A NUL byte
+ * or another control character stands in no line: JSON escapes it. */
 #ifndef RAFTPICO_WIRE_LINE_H
 #define RAFTPICO_WIRE_LINE_H
 
