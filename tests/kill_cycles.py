@@ -77,7 +77,7 @@ class KillCycles:
         for member in members:
             member.start()
         if self.dice.random() < 0.2:  # and again, somewhere in its opening
-            time.sleep(self.dice.random() * 0.4)
+            time.sleep(self.dice.random() * 0.4)  # the moment is drawn, nothing is waited for
             for member in members:
                 if member.running:
                     self._kill(member)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, Member, code_of, wait_for
+from corruption import seal
 from load import read_all
 
 MakeCluster = Callable[..., Cluster]
@@ -244,3 +245,22 @@ def test_a_lone_member_without_its_log_does_not_start(make_cluster: MakeCluster)
     one.start()
     assert one.wait_exit() == 1
     assert "log-*.jsonl files are missing" in one.tail()
+
+
+def test_an_unfinished_creation_can_be_asked_again(make_cluster: MakeCluster) -> None:
+    """D3: killed between the first write of the identity and that of the first entry."""
+    one = make_cluster(1, create=False)[0]
+    one.kill()
+    assert one.data is not None
+    meta = {"cluster": "ab" * 16, "address": one.address, "node": 1, "incarnation": 1}
+    record = seal({**meta, "term": 1, "voted_for": 0, "removed": False}, 0)
+    (one.data / "meta.jsonl").write_bytes(record.ljust(4096, b"\n"))
+    assert "NOTE: meta.jsonl: it has an identity, but there is no log" in check_tool(one)
+    one.start()
+    one.wait_ready()
+    assert "this starts as a new server" in one.tail()
+    assert one.result("CreateCluster") == {"members": [one.address]}
+    assert code_of(one.apply({"Put": {"key": "k", "value": 1}})) is None
+    one.restart()
+    wait_for("it leads", lambda: one.state()["role"] == "Leader")
+    assert read_all(one, ["k"], "Query") == {"k": 1}
