@@ -13,14 +13,20 @@ REMEMBERED_ENTRIES = 100_000
 
 
 class Follower:
-    """A place in a log that goes on being written."""
+    """A place in a log that goes on being written.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: the data directory.
+        first: begin with the file that holds this entry.
+    """
+
+    def __init__(self, directory: Path, first: int = 1) -> None:
         self.directory = directory
         self.path: Path | None = None
         self.offset = 0
         self.number = 0
         self.expected = 0
+        self.first = first
         self.seed: int | None = None
         self.last = b""
         """The line before `offset`: when it has changed, the log was cut."""
@@ -50,7 +56,7 @@ class Follower:
         segments = numbered(self.directory, LOG_PREFIX)
         if not segments:
             return
-        behind = [s for s in segments if s.index <= max(self.expected, 1)]
+        behind = [s for s in segments if s.index <= (self.expected or self.first)]
         segment = behind[-1] if behind else segments[0]
         if self.expected and segment.index > self.expected:
             yield (

@@ -24,6 +24,7 @@ import raftpico
 from raftpico import _core
 from raftpico._datadir import (
     LOCK_NAME,
+    LOG_PREFIX,
     META_NAME,
     SNAPSHOT_PREFIX,
     TEMPORARY_SUFFIX,
@@ -169,12 +170,16 @@ def print_head(directory: Path) -> None:
     """Who the member is, and its snapshot."""
     print(f"{directory}: {identity(directory)}")
     for file in numbered(directory, SNAPSHOT_PREFIX)[-1:]:
-        with file.path.open("rb") as opened:
-            header = _core.read_snapshot_header(opened.readline())
+        try:
+            with file.path.open("rb") as opened:
+                header = _core.read_snapshot_header(opened.readline())
+                size = os.fstat(opened.fileno()).st_size
+        except FileNotFoundError:  # a newer one has just replaced it
+            continue
         if header is not None:
             print(
                 f"snapshot of entry {header['index']} in term {header['term']}, "
-                f"{stamp(header['time_ms'])}, {file.path.stat().st_size:,} bytes"
+                f"{stamp(header['time_ms'])}, {size:,} bytes"
             )
     print(f"{'index':>10} {'term':>6}  {'leader clock (UTC)':23}  {'from':10}  entry")
 
@@ -182,8 +187,9 @@ def print_head(directory: Path) -> None:
 def identity(directory: Path) -> str:
     """Who the member is, as the last readable record of meta.jsonl says."""
     meta = None
-    for line in lines_of((directory / META_NAME).read_bytes()):
-        meta = _core.read_meta(line.data) or meta
+    with contextlib.suppress(FileNotFoundError):
+        for line in lines_of((directory / META_NAME).read_bytes()):
+            meta = _core.read_meta(line.data) or meta
     return "no readable " + META_NAME if meta is None else describe(meta)
 
 
@@ -208,7 +214,9 @@ def follow(options: argparse.Namespace) -> int:
     """Print entries as they are written, until it is interrupted or has come to --to."""
     if not options.json:
         print_head(options.dir)
-    follower = Follower(options.dir)
+    recent = numbered(options.dir, LOG_PREFIX)[-2:]
+    begin = options.first if options.first > 1 or not recent else recent[0].index
+    follower = Follower(options.dir, begin)
     first = list(follower.poll())
     chosen = [e for e in first if isinstance(e, Entry) and wanted(e, options)]
     for entry in chosen[-options.last :] if options.last else []:

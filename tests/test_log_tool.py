@@ -416,5 +416,6 @@ def test_help_teaches() -> None:
 def test_it_needs_nothing_of_a_gone_directory(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert tool_json("check", tmp_path / "empty")["last_index"] == 0
+    assert "no readable meta.jsonl" in tool("show", tmp_path / "empty")
     shutil.rmtree(tmp_path / "empty")
     tool("show", tmp_path / "empty", status=2)
