@@ -17,7 +17,17 @@ from pathlib import Path
 
 import pytest
 from cbuild import build
-from cluster import KVS, Closed, Cluster, Member, apply_request, code_of, result_of, wait_for
+from cluster import (
+    KVS,
+    Closed,
+    Cluster,
+    Member,
+    apply_request,
+    code_of,
+    request,
+    result_of,
+    wait_for,
+)
 from load import read_all
 
 MakeCluster = Callable[..., Cluster]
@@ -107,17 +117,20 @@ def test_a_disk_that_fails_ends_the_member(
     rest = cluster.others(member)
     disks[member].set(rule)
     with member.connect() as connection:
-        connection.send(apply_request(put("now", 2)))
+        connection.send(apply_request(put("now", 2), id=1))
         reason = failure_of(member)
-        answer = connection.receive()
+        connection.send(
+            apply_request(put("later", 3), id=2), request("GetServerState", None, id=3)
+        )
+        answers = {a["id"]: a for a in (connection.receive() for _ in range(3))}
+    answer, refused, state = answers[1], answers[2], result_of(answers[3])
     assert "Input/output error" in reason and "log-" in reason
     # Where others may have the command, nobody can say that it was not applied.
     assert answer.get("result", 0) is None or answer["error"]["code"] == 112, answer
     assert "error" not in answer or answer["error"]["data"]["outcome"] == "unknown"
-    refused = member.apply(put("later", 3))
     assert code_of(refused) == 112 and refused["error"]["data"]["outcome"] == "not_applied"
     assert refused["error"]["data"]["reason"] == reason
-    assert member.state()["role"] != "Leader"
+    assert state["role"] != "Leader" and state["storage_failure"] == reason
     cluster.wait_leader(rest)
     assert member.wait_exit() == 1
     assert reason in member.tail()
@@ -247,14 +260,11 @@ def test_a_disk_that_stalls_costs_the_leadership_only(make_cluster: MakeCluster)
     with leader.connect() as connection:
         connection.send(apply_request(put("stuck", 1)))
         wait_for("the disk stalls", lambda: disks[leader].said)
-        slowest = 0.0
 
         def another_leads() -> bool:
-            nonlocal slowest
-            asked = time.monotonic()
+            # Whatever waited for the disk would wait until the rule is lifted.
             assert result_of(leader.apply({"Get": "before"}, "LocalQuery")) == 1
             leader.state()
-            slowest = max(slowest, time.monotonic() - asked)
             return any(
                 s["role"] == "Leader" and s["current_term"] > term
                 for s in cluster.states(rest).values()
@@ -262,7 +272,6 @@ def test_a_disk_that_stalls_costs_the_leadership_only(make_cluster: MakeCluster)
 
         wait_for("another leads", another_leads, DISK_STALL_SECONDS + 10)
         assert time.monotonic() - begin >= DISK_STALL_SECONDS - 1, "not because of the disk"
-        assert slowest < DISK_STALL_SECONDS / 2, "an answer waited for the disk"
         assert "has not returned for 5000 ms" in leader.tail()
         cluster.put("meanwhile", 2, rest[0])
         disks[leader].set()
