@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "storage/store.h"
+
 enum status recover_identity(const char *path, struct store_recovery *recovery,
                              struct error *error) {
     struct meta *meta = &recovery->meta;

@@ -1,4 +1,5 @@
-/* Recovering a data directory without starting a member: for tools (python -m raftpico.log).
+/* What a start does to a directory besides the store's own opening; and the whole of it without
+ * starting a member, for tools (python -m raftpico.log).
  *
  * Exactly what a member's start does to its directory, by the same code, and nothing else: a
  * torn tail is cut, damage is set aside and marked, what a snapshot covers is removed, the
@@ -10,7 +11,8 @@
 #include <stdint.h>
 
 #include "base/status.h"
-#include "storage/store.h"
+
+struct store_recovery;
 
 struct server_recovered {
     uint64_t snapshot_index; /* 0: none */
