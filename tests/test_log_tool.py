@@ -192,8 +192,9 @@ class Following:
         return wait_for("follow has shown it", lines, 15.0) or []
 
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(10) == 130, self.output.read_text()
+        """By SIGTERM: SIGINT is ignored by what a background job starts."""
+        self.process.terminate()
+        assert self.process.wait(10) == -signal.SIGTERM, self.output.read_text()
 
 
 @pytest.fixture
