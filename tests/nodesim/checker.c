@@ -107,12 +107,17 @@ static void keep_line(struct durable *durable, uint64_t index, struct span line)
     durable->last = index;
 }
 
+/* The line of entry `index`, first <= index <= last. */
+static struct span line_in(const struct job *job, uint64_t index) {
+    uint64_t i = index - job->first;
+    size_t from = job->offsets[i];
+    size_t to = i + 1 < job->offset_count ? job->offsets[i + 1] : buffer_count(&job->data);
+    return (struct span){buffer_peek(&job->data) + from, to - from};
+}
+
 static void keep_lines(struct durable *durable, const struct job *job) {
     for (uint64_t index = job->first; index <= job->last; index++) {
-        uint64_t i = index - job->first;
-        size_t from = job->offsets[i];
-        size_t to = i + 1 < job->offset_count ? job->offsets[i + 1] : buffer_count(&job->data);
-        keep_line(durable, index, (struct span){buffer_peek(&job->data) + from, to - from});
+        keep_line(durable, index, line_in(job, index));
     }
 }
 
@@ -292,14 +297,32 @@ static uint64_t *committed_at(struct checker *checker, uint64_t index) {
     return &checker->committed[index];
 }
 
-/* A line that is not in memory any more is on the disk; 0: behind a snapshot. */
-static uint64_t line_hash(struct world *world, const struct node *node, uint64_t index) {
+/* What the jobs of a list are about to make of line `index`, if anything. */
+static void look_in_jobs(const struct job *jobs, uint64_t index, uint64_t *hash) {
+    for (const struct job *job = jobs; job != NULL; job = job->next) {
+        if (job->kind == JOB_WRITE && job->first <= index && index <= job->last) {
+            *hash = hash_of(line_in(job, index));
+        } else if (job->kind == JOB_WRITE && job->truncate_from > 0 &&
+                   job->truncate_from <= index) {
+            *hash = 0;
+        }
+    }
+}
+
+/* A line that is not in memory any more is on the disk or on its way there; 0: behind a
+ * snapshot. */
+static uint64_t line_hash(struct world *world, const struct server *server, uint64_t index) {
+    const struct node *node = server->node;
     struct span line = entries_peek(&node->entries, index);
     const struct durable *durable = durable_of(world, node->meta.node_id);
     if (line.size > 0) {
         return hash_of(line);
     }
-    return index <= durable->last ? durable->hashes[index] : 0;
+    uint64_t hash = index <= durable->last ? durable->hashes[index] : 0;
+    look_in_jobs(server->todo, index, &hash);
+    look_in_jobs(node->stuck, index, &hash);
+    look_in_jobs(node->jobs, index, &hash);
+    return hash;
 }
 
 /* A line that is committed anywhere is the same everywhere, byte for byte, and when it first
@@ -307,7 +330,7 @@ static uint64_t line_hash(struct world *world, const struct node *node, uint64_t
 static void check_committed(struct world *world, const struct server *server, uint64_t index) {
     struct checker *checker = world->checker;
     const struct node *node = server->node;
-    uint64_t hash = line_hash(world, node, index);
+    uint64_t hash = line_hash(world, server, index);
     if (hash == 0) {
         return; /* behind a snapshot */
     }
