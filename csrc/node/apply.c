@@ -239,7 +239,7 @@ static void read_back(struct node *node, uint64_t first) {
     node_push_job(node, job);
 }
 
-/* Before a snapshot the machine gets nothing new, until it has answered all that it was given. */
+/* Before a snapshot the machine gets nothing new, until it has answered all it was given. */
 static bool may_advance(const struct node *node) {
     return !node->applies.restoring && !node->stopped && !node->snapshots.file_ready;
 }

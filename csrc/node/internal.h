@@ -130,11 +130,12 @@ struct pending {
 
 struct pendings {
     struct pending *ring;
-    uint64_t capacity; /* power of two */
-    uint64_t base;     /* sequence of the oldest that may be waiting */
-    uint64_t next;     /* sequence of the next one */
-    uint64_t bytes;    /* of all inputs */
-    uint64_t count;    /* waiting */
+    uint64_t capacity;  /* power of two */
+    uint64_t base;      /* sequence of the oldest that may be waiting */
+    uint64_t next;      /* sequence of the next one */
+    uint64_t again_end; /* before this some are older than those before them */
+    uint64_t bytes;     /* of all inputs */
+    uint64_t count;     /* waiting */
     /* Forwarding: everything before `forward` was given to the leader of this epoch. */
     uint64_t forward;
     uint64_t epoch_term;

@@ -111,6 +111,7 @@ void pending_again(struct node *node, uint64_t sequence) {
     *fresh = *old;
     caller_move(&fresh->caller, &old->caller);
     fresh->sent = fresh->handed = false;
+    node->pendings.again_end = node->pendings.next;
     old->input = memory_must_grow(NULL, 1); /* only to be forgotten below */
     old->input_size = 0;
     pending_forget(node, sequence);
@@ -376,8 +377,9 @@ void pending_expire(struct node *node) {
         } else if (no_leader && !pending->sent &&
                    node->now_ms - pending->since_ms >= NO_LEADER_TIMEOUT_MS) {
             refuse(node, s, RPC_NO_LEADER, NULL);
-        } else if (pending->since_ms + NO_LEADER_TIMEOUT_MS > node->now_ms) {
-            break; /* they are in the order in which they came */
+        } else if (pending->since_ms + NO_LEADER_TIMEOUT_MS > node->now_ms &&
+                   s >= pendings->again_end) {
+            break; /* from here on they are in the order in which they came */
         }
     }
 }
