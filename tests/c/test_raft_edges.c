@@ -118,6 +118,28 @@ static void unknown_kinds_are_refused(void) {
     rig_stop(&rig);
 }
 
+/* D10: no number from outside is past what any JSON holds exactly, whatever the message. */
+static void d10_numbers_past_the_greatest(void) {
+    struct rig rig;
+    rig_lead_committed(&rig, 3);
+    for (int kind = RAFT_VOTE; kind <= RAFT_TIMEOUT_NOW; kind++) {
+        struct raft_message good = {
+            .kind = (enum raft_message_kind)kind, .from = 2, .term = 2, .last = {1, 1}};
+        uint64_t *const numbers[] = {&good.from, &good.term, &good.commit, &good.round,
+                                     &good.match};
+        for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+            uint64_t kept = *numbers[i];
+            *numbers[i] = NUMBER_MAX + 1;
+            CHECK(!message_is_sound(&good));
+            CHECK(rig_receive(&rig, &good) == RAFT_BAD_MESSAGE);
+            *numbers[i] = kept;
+        }
+        CHECK(message_is_sound(&good));
+    }
+    CHECK(rig_state(&rig).term == 2 && rig_state(&rig).role == RAFT_LEADER);
+    rig_stop(&rig);
+}
+
 static void configurations_that_are_none(void) {
     struct raft_configuration configuration = {.count = MEMBERS_MAX + 1};
     CHECK(!message_configuration_is_sound(&configuration));
@@ -320,12 +342,19 @@ int main(void) {
         void (*run)(void);
     } tests[] = {
 #define TEST(function) {#function, function}
-        TEST(d12_positions_past_32_bits),   TEST(the_end_of_all_indexes),
-        TEST(the_smallest_time_outs),       TEST(unknown_kinds_are_refused),
-        TEST(configurations_that_are_none), TEST(a_cluster_is_founded_once),
-        TEST(what_is_out_of_place),         TEST(a_log_that_is_ahead_of_the_term),
-        TEST(two_cuts_in_a_turn),           TEST(what_the_disk_cannot_have_done),
-        TEST(snapshots_that_cannot_be),     TEST(the_log_at_its_edges),
+        TEST(d12_positions_past_32_bits),
+        TEST(the_end_of_all_indexes),
+        TEST(the_smallest_time_outs),
+        TEST(unknown_kinds_are_refused),
+        TEST(d10_numbers_past_the_greatest),
+        TEST(configurations_that_are_none),
+        TEST(a_cluster_is_founded_once),
+        TEST(what_is_out_of_place),
+        TEST(a_log_that_is_ahead_of_the_term),
+        TEST(two_cuts_in_a_turn),
+        TEST(what_the_disk_cannot_have_done),
+        TEST(snapshots_that_cannot_be),
+        TEST(the_log_at_its_edges),
         TEST(progress_at_its_edges),
     };
     for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
