@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cbuild import ROOT, build, run
+from fuzzing import HOST
 
 LIBRARIES = ["-luv", "-ljansson", "-lpthread"]
 
@@ -47,6 +48,10 @@ def test_writing(tmp_path: Path) -> None:
         *rooms("base"),
     ]
     run(build("test_writing", sources), str(tmp_path / "snapshot"))
+def test_node_reads() -> None:
+    """L3 on a follower: an answer to an earlier question is for no later query."""
+    sources = ["tests/c/test_node_reads.c", *HOST]
+    assert run(build("test_node_reads", sources, libs=["-ljansson"])) == "ok\n"
 
 
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])

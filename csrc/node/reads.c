@@ -70,6 +70,7 @@ static void ask_here(struct node *node, struct read_group *group) {
     struct raft_outcome outcome;
     if (execute_step(node, &event, &outcome) == RAFT_OK) {
         group->stage = READ_ASKED;
+        group->asked = true;
         group->round = outcome.round;
         group->index = outcome.index;
         group->term = node->state.term;
