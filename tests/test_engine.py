@@ -48,6 +48,8 @@ def test_writing(tmp_path: Path) -> None:
         *rooms("base"),
     ]
     run(build("test_writing", sources), str(tmp_path / "snapshot"))
+
+
 def test_node_reads() -> None:
     """L3 on a follower: an answer to an earlier question is for no later query."""
     sources = ["tests/c/test_node_reads.c", *HOST]

@@ -6,7 +6,9 @@
 
 #include <inttypes.h>
 
+#include "base/memory.h"
 #include "server/reader.h"
+#include "wire/configuration.h"
 
 void disk_jobs_init(struct disk_jobs *jobs, struct backend backend, struct writing *writing) {
     *jobs = (struct disk_jobs){.backend = backend, .writing = writing};
@@ -95,12 +97,26 @@ static enum status receive_snapshot(struct disk_jobs *jobs, struct job *job) {
     return STATUS_OK;
 }
 
+/* One that names no configuration must not replace anything: the node could not start from it,
+ * here or after a restart. */
+static bool has_configuration(const struct snapshot_header *header) {
+    struct cluster *cluster = memory_must_alloc_zero(sizeof(*cluster));
+    bool sound = configuration_read(header->configuration, cluster) == STATUS_OK &&
+                 header->configuration_index <= header->index;
+    memory_free(cluster);
+    return sound;
+}
+
 /* Hand the header over with a copy of the text that it borrows. */
 static enum status read_header(struct disk_jobs *jobs, struct job *job) {
     uint32_t crc;
     struct span line = buffer_span(&jobs->first_line);
     if (!jobs->receiving || snapshot_read_header(line, &job->header, &crc) != STATUS_OK) {
         return error_set(&job->error, STATUS_CORRUPT, "no snapshot has come in whole");
+    }
+    if (!has_configuration(&job->header)) {
+        return error_set(&job->error, STATUS_CORRUPT,
+                         "the snapshot that came in names no configuration");
     }
     buffer_clear(&job->configuration);
     buffer_append_span(&job->configuration, job->header.configuration);

@@ -7,7 +7,7 @@
 
 #define ENTRIES 5u
 #define CONFIGURATION                                                                          \
-    "{\"members\":[{\"id\":1,\"addr\":\"127.0.0.1:4000\",\"voter\":true,\"before\":true}],"    \
+    "{\"members\":[{\"id\":1,\"addr\":\"127.0.0.1:4000\",\"voter\":true,\"before\":false}],"   \
     "\"joint\":false,\"next_id\":2,\"timeouts\":[300,2000]}"
 
 static uint32_t chain_crc; /* of the last entry */
@@ -107,12 +107,14 @@ static uint64_t check_all(struct disk_jobs *jobs) {
     return total;
 }
 
+static const char *configuration = CONFIGURATION; /* that the next snapshot names */
+
 static struct job *take_job(void) {
     struct job *job = job_new(JOB_SNAPSHOT_TAKE);
     job->header.index = ENTRIES;
     job->header.term = 3;
     job->header.chain_crc = chain_crc;
-    buffer_append_text(&job->configuration, CONFIGURATION);
+    buffer_append_text(&job->configuration, configuration);
     job->header.configuration = buffer_span(&job->configuration);
     return job;
 }
@@ -231,6 +233,33 @@ static void pieces_make(struct buffer *pieces, size_t piece_bytes, unsigned coun
     }
 }
 
+/* Sealed and whole, but no node could start from it. */
+static void refuse_without_configuration(struct backend from, struct backend to) {
+    static const char *const NONE[] = {"{}", "{\"members\":7}",
+                                       "{\"members\":[],\"joint\":false}"};
+    struct disk_jobs sender, receiver;
+    struct writing sending, receiving;
+    struct error error = {0};
+    CHECK(writing_init(&sending, 0, &error) == STATUS_OK);
+    CHECK(writing_init(&receiving, 0, &error) == STATUS_OK);
+    disk_jobs_init(&sender, from, &sending);
+    disk_jobs_init(&receiver, to, &receiving);
+    write_entries(&sender);
+    for (size_t i = 0; i < sizeof(NONE) / sizeof(NONE[0]); i++) {
+        configuration = NONE[i];
+        carry(&sender, &receiver, take(&sender, SPAN("1\n"), STATUS_OK));
+        install(&receiver, ENTRIES, 0, STATUS_CORRUPT);
+    }
+    configuration = CONFIGURATION;
+    struct job *job = job_new(JOB_SNAPSHOT_LOAD);
+    job->snapshot.index = ENTRIES;
+    job_free(done(&receiver, job, STATUS_NOT_FOUND));
+    disk_jobs_clear(&sender);
+    disk_jobs_clear(&receiver);
+    writing_clear(&sending);
+    writing_clear(&receiving);
+}
+
 static void test_pair(struct backend from, struct backend to, size_t piece_bytes,
                       unsigned count) {
     struct disk_jobs sender, receiver;
@@ -271,6 +300,7 @@ int main(int count, char **arguments) {
     test_pair(open_directory(folder, "a"), backend_memory(), 3000000, 2);
     test_pair(backend_memory(), open_directory(folder, "b"), 100, 20000);
     test_pair(open_directory(folder, "c"), open_directory(folder, "d"), 1000, 3);
+    refuse_without_configuration(backend_memory(), backend_memory());
     CHECK(memory_live_count() == 0);
     printf("ok\n");
     return 0;
