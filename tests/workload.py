@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import random
 import threading
 import time
@@ -25,6 +26,9 @@ from linearizability import NEVER, UNKNOWN, Operation
 ANSWER_SECONDS = 4.0 + 2.0 + 8.0 * PATIENCE
 
 CONNECT_SECONDS = 3.0
+
+# It warns of every write to a connection whose other end has died.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 BACK_OFF_SECONDS = 0.03
 OPERATIONS_PER_CONNECTION = (20, 150)
 
