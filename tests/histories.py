@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -218,6 +219,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--sessions", action="store_true", help="counters use sessions")
     parser.add_argument("--seconds", type=float, help="begin no history after that long")
     parser.add_argument("--keep", action="store_true", help="the files of good histories, too")
+    parser.add_argument("--until-bad", action="store_true", help="no history after a bad one")
     parser.add_argument("--no-network", action="store_true", help="no namespaces: no cut links")
     return parser.parse_args(arguments)
 
@@ -264,6 +266,8 @@ def run_all(options: argparse.Namespace) -> int:
         if report.violations:
             bad += 1
             complain(report, options)
+            if options.until_bad:
+                break
         elif not options.keep:
             remove_files(directory, seed)
     print(f"{ran} histories, {bad} bad; {sum(outcomes.values())} operations: {dict(outcomes)}")
@@ -277,6 +281,7 @@ def main(arguments: list[str]) -> int:
         command = [sys.executable, str(Path(__file__).resolve()), *arguments]
         command = netlab.command_inside(command)
         os.execvp(command[0], command)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))  # leaves no member behind
     return 1 if run_all(options) else 0
 
 
