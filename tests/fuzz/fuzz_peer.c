@@ -308,8 +308,7 @@ static void ask_as_client(struct world *world) {
     static const char *const REQUESTS[] = {
         "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"Apply\",\"params\":[\"Command\",[1]]}\n",
         "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"Apply\",\"params\":[\"Query\",[1]]}\n",
-        "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"AddServer\",\"params\":[\"127.0.0.1:4009\"]"
-        "}\n",
+        "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"AddServer\",\"params\":[\":4009\"]}\n",
         "{\"jsonrpc\":\"2.0\",\"id\":4,\"method\":\"RemoveServer\",\"params\":[\":4003\"]}\n",
         "{\"jsonrpc\":\"2.0\",\"id\":5,\"method\":\"TakeSnapshot\"}\n",
         "{\"jsonrpc\":\"2.0\",\"id\":6,\"method\":\"GetServerState\",\"params\":[true]}\n",
