@@ -5,10 +5,12 @@ Where the two differ, `known_difference` says why ours is right.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,11 +28,15 @@ PIECES = (
 )
 
 
+@functools.cache
+def program() -> Path:
+    return build("scan_verdicts", ["tests/c/scan_verdicts.c", *SCAN, *BASE])
+
+
 def verdicts(texts: list[bytes]) -> list[str]:
-    program = build("scan_verdicts", ["tests/c/scan_verdicts.c", *SCAN, *BASE])
     stream = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
     environment = {**os.environ, **ENVIRONMENT}
-    done = subprocess.run([str(program)], input=stream, capture_output=True, env=environment)
+    done = subprocess.run([str(program())], input=stream, capture_output=True, env=environment)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     said = done.stdout.decode().splitlines()
     assert len(said) == len(texts)
