@@ -70,7 +70,6 @@ static void ask_here(struct node *node, struct read_group *group) {
     struct raft_outcome outcome;
     if (execute_step(node, &event, &outcome) == RAFT_OK) {
         group->stage = READ_ASKED;
-        group->asked = true;
         group->round = outcome.round;
         group->index = outcome.index;
         group->term = node->state.term;
@@ -80,9 +79,9 @@ static void ask_here(struct node *node, struct read_group *group) {
 
 /* One question for all groups of the number. */
 static void ask_there(struct node *node, struct peer *leader, uint64_t batch) {
-    conn_send_message(node, leader->out,
-                      &(struct peer_message){
-                          .kind = PEER_READ, .term = node->state.term, .batch = batch});
+    conn_send_message(
+        node, leader->out,
+        &(struct peer_message){.kind = PEER_READ, .term = node->state.term, .batch = batch});
 }
 
 static void note_asked_there(struct node *node, struct read_group *group, uint64_t batch) {

@@ -116,8 +116,7 @@ static bool may_take(const struct node *node) {
     const struct snapshots *snapshots = &node->snapshots;
     return !snapshots->taking && !snapshots->installing && !node->applies.restoring &&
            !node->stopped && !node->stopping &&
-           node->applies.handed > snapshots->position.index &&
-           node->now_ms >= retry_ms(node) &&
+           node->applies.handed > snapshots->position.index && node->now_ms >= retry_ms(node) &&
            members_at(node, node->applies.handed) != NULL; /* S6; a hostile leader */
 }
 
