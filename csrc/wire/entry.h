@@ -17,7 +17,8 @@
  *
  * One of `from` with `input` (and perhaps `session`), `noop` and `configuration` is there. The
  * member order is fixed, there are no spaces outside the input; numbers are plain digits up to
- * 2^53 - 1, without a leading zero. The checksum is chained: seeded with that of the entry before (line.h). */
+ * 2^53 - 1, without a leading zero. The checksum is chained: seeded with that of the entry
+ * before (line.h). */
 #ifndef RAFTPICO_WIRE_ENTRY_H
 #define RAFTPICO_WIRE_ENTRY_H
 
