@@ -29,7 +29,10 @@ def sources(*patterns: str) -> list[str]:
 
 
 NODE = sources("base/*.c", "raft/*.c", "wire/*.c", "node/*.c")
-DISK = ["csrc/server/disk_jobs.c", "csrc/server/backend_memory.c"]
+DISK = [
+    *sources("storage/file.c", "storage/calls.c"),
+    *(f"csrc/server/{name}.c" for name in ("disk_jobs", "backend_memory", "writing", "reader")),
+]
 HOST = ["tests/c/nodehost.c", *DISK, *NODE]
 
 # Sources, libraries, and the longest input that is tried.

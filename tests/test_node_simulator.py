@@ -35,7 +35,9 @@ SOURCES = [
         "csrc/base/*.c",
     )
     for path in sorted(ROOT.glob(pattern))
-] + ["csrc/server/disk_jobs.c", "csrc/server/backend_store.c"]
+] + [
+    f"csrc/server/{name}.c" for name in ("disk_jobs", "backend_store", "writing", "reader")
+]
 # Small limits are met often: queues fill, blocks and segments end, snapshots have many pieces.
 LIMITS = {
     "FILL_STEP_BYTES": 8192,

@@ -9,7 +9,9 @@
 
 void nodehost_init(struct nodehost *host, bool durable) {
     *host = (struct nodehost){.now_ms = 1000};
-    disk_jobs_init(&host->disk, backend_memory());
+    struct error error = {.status = STATUS_OK};
+    MUST(writing_init(&host->writing, 0, &error) == STATUS_OK);
+    disk_jobs_init(&host->disk, backend_memory(), &host->writing);
     host->node = node_new(&(struct node_options){.address = "127.0.0.1:4001",
                                                  .durable = durable,
                                                  .seed = 7,
@@ -35,6 +37,7 @@ void nodehost_clear(struct nodehost *host) {
     free_dials(host->node);
     node_free(host->node);
     disk_jobs_clear(&host->disk);
+    writing_clear(&host->writing);
     MUST(memory_live_count() == 0);
 }
 
@@ -118,7 +121,23 @@ static void apply(struct apply_batch *batch, struct apply_item *item) {
     }
 }
 
-static void run(struct apply_batch *batch) {
+/* What the machine's thread or its child would write, at once. */
+static void write_snapshot(struct nodehost *host, struct span head) {
+    static const char *const STATES[] = {"{\"a\":1}", "[2]"};
+    struct writer writer;
+    struct error error = {.status = STATUS_OK};
+    writing_start(&host->writing, head, &writer);
+    for (size_t i = 0; i < sizeof(STATES) / sizeof(STATES[0]); i++) {
+        snapshot_stream_open_line(&writer.stream);
+        buffer_append_text(&writer.stream.out, STATES[i]);
+        snapshot_stream_close_line(&writer.stream);
+    }
+    MUST(writer_end(&writer, &error) == STATUS_OK);
+    writer_clear(&writer);
+    writing_finish(&host->writing, STATUS_OK, "");
+}
+
+static void run(struct nodehost *host, struct apply_batch *batch) {
     struct scan_error error;
     struct span value;
     for (uint32_t i = 0; i < batch->count; i++) {
@@ -129,8 +148,12 @@ static void run(struct apply_batch *batch) {
         case APPLY_LOCAL_QUERY:
             apply(batch, item);
             break;
-        case APPLY_SNAPSHOT:
+        case APPLY_STATE:
             put(batch, item, APPLY_DONE, SPAN("{\"a\":1}\n[2]\n"));
+            break;
+        case APPLY_SNAPSHOT:
+            write_snapshot(host, apply_item_input(batch, item));
+            item->outcome = APPLY_DONE;
             break;
         case APPLY_RESTORE:
             item->outcome = APPLY_DONE;
@@ -155,7 +178,7 @@ static bool carry_work(struct nodehost *host) {
         any = true;
     }
     while ((batch = node_take_batch(node)) != NULL) {
-        run(batch);
+        run(host, batch);
         node_batch_done(node, batch);
         any = true;
     }
@@ -208,6 +231,10 @@ void nodehost_turn(struct nodehost *host) {
     for (int round = 0; busy; round++) {
         MUST(round < ROUNDS_MAX);
         node_set_time(host->node, host->now_ms, WALL_MS + host->now_ms);
+        struct error written = {.status = STATUS_OK};
+        if (writing_poll(&host->writing, host->now_ms, &written)) {
+            node_snapshot_written(host->node, written.status, written.text);
+        }
         node_turn(host->node);
         bool worked = carry_work(host);
         busy = carry_bytes(host) || worked;

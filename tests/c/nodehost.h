@@ -10,6 +10,7 @@
 
 #include "node/node.h"
 #include "server/disk_jobs.h"
+#include "server/writing.h"
 
 #define MUST(condition)                                                                        \
     do {                                                                                       \
@@ -34,6 +35,7 @@ struct nodehost_end {
 struct nodehost {
     struct node *node;
     struct disk_jobs disk;
+    struct writing writing; /* of the node's own snapshot */
     uint64_t now_ms;
     struct nodehost_end ends[NODEHOST_ENDS_MAX];
 };
