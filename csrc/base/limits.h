@@ -56,8 +56,10 @@
 #define IN_FLIGHT_PER_CLIENT_MAX                                                               \
     4096u /* requests of one connection that wait: then it is not read */
 #endif
-#define IN_FLIGHT_SHARED_MAX 256u /* the same while other connections wait as well */
-#define SHARED_MS 1000u           /* which is taken to go on for this long */
+#define IN_FLIGHT_MAX 16384u /* of all connections: then one that has some is not read */
+#define ANSWER_BYTES_GUESS (64u * 1024) /* expected before there were any answers */
+#define IN_FLIGHT_SHARED_MAX 256u       /* the same while other connections wait as well */
+#define SHARED_MS 1000u                 /* which is taken to go on for this long */
 #define CLIENTS_OUT_BYTES_MAX (256ull * 1024 * 1024) /* unread answers of all: pressure */
 #define CLIENT_OUT_PRESSED_BYTES_MAX (64u * 1024)    /* ... of one, under pressure */
 #define CLIENT_STALL_MS 60000u        /* a full one that takes nothing for so long is closed */
@@ -92,6 +94,7 @@
 #define APPLY_BATCH_ITEMS_MAX 8192u /* handed to the machine at once */
 #endif
 #define APPLY_BATCH_BYTES_MAX (4u * 1024 * 1024)
+#define APPLY_OUTPUT_BYTES_MAX (64ull * 1024 * 1024) /* of a batch: then the rest runs later */
 #define APPLY_BATCHES_MAX 2u /* with the apply thread: one running, one waiting */
 #define DISK_BATCH_BYTES_MAX (16u * 1024 * 1024) /* written and synced at once */
 #ifndef COMPACT_KEEP_ENTRIES

@@ -24,10 +24,17 @@ static struct apply_batch *filling(struct node *node) {
     return applies->filling;
 }
 
+/* Local queries do not count, or many of them would keep commands out. */
 bool apply_has_room(const struct node *node) {
-    const struct apply_batch *batch = node->applies.filling;
-    return batch == NULL ||
-           (batch->count < APPLY_BATCH_ITEMS_MAX && batch->input.size < APPLY_BATCH_BYTES_MAX);
+    const struct applies *applies = &node->applies;
+    const struct apply_batch *batch = applies->filling;
+    if (batch == NULL) {
+        return true;
+    }
+    uint64_t count = batch->count - applies->local_count;
+    return count < APPLY_BATCH_ITEMS_MAX &&
+           batch->input.size - applies->local_bytes < APPLY_BATCH_BYTES_MAX &&
+           count * applies->output_bytes < APPLY_OUTPUT_BYTES_MAX;
 }
 
 static struct apply_item *add_item(struct node *node, enum apply_kind kind, struct span input) {
@@ -92,6 +99,10 @@ void apply_query(struct node *node, enum apply_kind kind, struct caller *caller,
     struct apply_item *item = add_item(node, kind, input);
     item->wants_output = true;
     item->token = slot + 1;
+    if (kind == APPLY_LOCAL_QUERY) {
+        applies->local_count++;
+        applies->local_bytes += input.size;
+    }
 }
 
 void apply_expire(struct node *node) {
@@ -391,6 +402,8 @@ void apply_hand_over(struct node *node) {
     }
     struct apply_batch *batch = applies->filling;
     applies->filling = NULL;
+    applies->local_count = 0;
+    applies->local_bytes = 0;
     applies->through[applies->outstanding++] = applies->handed;
     batch->next = NULL;
     if (applies->ready == NULL) {
@@ -461,6 +474,9 @@ static void answer_state(struct node *node, struct caller *caller,
 static void item_done(struct node *node, const struct apply_batch *batch,
                       const struct apply_item *item) {
     struct applies *applies = &node->applies;
+    if (item->kind != APPLY_SNAPSHOT) {
+        applies->output_bytes = conn_faded_max(applies->output_bytes, item->output_size);
+    }
     if (item->kind == APPLY_COMMAND) {
         command_done(node, batch, item);
     } else if (item->token > 0) {
@@ -484,6 +500,10 @@ void node_batch_done(struct node *node, struct apply_batch *batch) {
     ASSERT(applies->outstanding > 0);
     for (uint32_t i = 0; i < batch->count; i++) {
         item_done(node, batch, &batch->items[i]);
+    }
+    if (batch->more) {
+        apply_batch_free(batch); /* the rest of it is running */
+        return;
     }
     applies->applied = applies->through[0];
     answer_repeats(node, applies->applied);

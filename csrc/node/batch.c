@@ -32,6 +32,23 @@ void apply_batch_free(struct apply_batch *batch) {
     }
 }
 
+struct apply_batch *apply_batch_split(struct apply_batch *batch) {
+    struct apply_batch *rest = apply_batch_new();
+    for (uint32_t i = batch->count - batch->left; i < batch->count; i++) {
+        const struct apply_item *from = &batch->items[i];
+        struct apply_item *item =
+            apply_batch_add(rest, from->kind, apply_item_input(batch, from));
+        size_t input_offset = item->input_offset;
+        *item = *from;
+        item->input_offset = input_offset;
+    }
+    batch->count -= batch->left;
+    batch->left = 0;
+    rest->more = batch->more;
+    batch->more = true;
+    return rest;
+}
+
 struct apply_item *apply_batch_add(struct apply_batch *batch, enum apply_kind kind,
                                    struct span input) {
     if (batch->count == batch->capacity) {

@@ -63,6 +63,8 @@ struct apply_batch {
     uint32_t capacity;
     struct buffer input;
     struct buffer output;
+    uint32_t left; /* items at the end that were not run, for there is much output already */
+    bool more;     /* another batch follows, with what was left of this one */
     struct apply_batch *next; /* of whoever owns the batch */
 };
 
@@ -73,6 +75,8 @@ void apply_batch_clear(struct apply_batch *batch); /* empty, to be filled again 
 /* A new item at the end, its input copied; the rest zeroed. Borrowed until the next add. */
 struct apply_item *apply_batch_add(struct apply_batch *batch, enum apply_kind kind,
                                    struct span input);
+/* Take what is left of a batch out of it, as a batch of its own. */
+struct apply_batch *apply_batch_split(struct apply_batch *batch);
 static inline struct span apply_item_input(const struct apply_batch *batch,
                                            const struct apply_item *item) {
     return (struct span){batch->input.bytes + item->input_offset, item->input_size};

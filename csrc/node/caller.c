@@ -113,8 +113,11 @@ static struct buffer *answer_out(struct node *node, struct caller *caller) {
 
 /* The largest answer of late, slowly forgotten: bounds what may be in flight (conn.c). */
 static void expect_answers(struct node_conn *conn, size_t bytes) {
-    size_t faded = conn->answer_bytes - conn->answer_bytes / 1024;
-    conn->answer_bytes = bytes > faded ? bytes : faded;
+    conn->answered = true;
+    conn->answer_bytes = conn_faded_max(conn->answer_bytes, bytes);
+    if (conn->load != NULL) {
+        conn->load->answer_bytes = conn_faded_max(conn->load->answer_bytes, bytes);
+    }
 }
 
 void caller_result(struct node *node, struct caller *caller, struct span result) {

@@ -21,16 +21,29 @@ static void conn_free(struct node_conn *conn) {
 }
 
 void conn_wait(struct node_conn *conn) {
-    if (conn->waiting++ == 0 && conn->load != NULL) {
-        conn->load->waiting_conns++;
+    struct load *load = conn->load;
+    if (load == NULL) {
+        conn->waiting++;
+        return;
     }
+    /* Of a connection that has had no answer yet, others' say what to expect. */
+    uint64_t bytes = conn->answered ? conn->answer_bytes : load->answer_bytes;
+    conn->expected += bytes;
+    load->expected += bytes;
+    load->waiting++;
+    load->waiting_conns += conn->waiting++ == 0;
 }
 
 void conn_release(struct node_conn *conn) {
     ASSERT(conn->waiting > 0);
-    if (--conn->waiting == 0 && conn->load != NULL) {
-        conn->load->waiting_conns--;
+    if (conn->load != NULL) {
+        uint64_t bytes = conn->expected / conn->waiting;
+        conn->expected -= bytes;
+        conn->load->expected -= bytes;
+        conn->load->waiting--;
+        conn->load->waiting_conns -= conn->waiting == 1;
     }
+    conn->waiting--;
     if (conn->gone && conn->waiting == 0 && !conn->dirty) {
         conn_free(conn);
     }
@@ -138,9 +151,9 @@ void node_conn_set_unsent(struct node_conn *conn, size_t bytes) {
     conn->unsent = bytes;
 }
 
-/* Many answers lie unread, all together: each connection may add less. */
+/* Much lies unread or is under way, all together: each connection may add less. */
 static bool is_pressed(const struct node_conn *conn) {
-    return conn->load->out_bytes >= CLIENTS_OUT_BYTES_MAX;
+    return conn->load->out_bytes + conn->load->expected >= CLIENTS_OUT_BYTES_MAX;
 }
 
 static size_t backlog_max(const struct node_conn *conn) {
@@ -153,11 +166,11 @@ static bool takes_more(const struct node_conn *conn) {
     const struct load *load = conn->load;
     uint32_t in_flight_max =
         load->shared_ms > 0 ? IN_FLIGHT_SHARED_MAX : IN_FLIGHT_PER_CLIENT_MAX;
-    uint64_t expected = (uint64_t)conn->waiting * conn->answer_bytes;
-    return !conn->closing && conn->waiting < in_flight_max &&
-           conn_backlog(conn) < backlog_max(conn) &&
-           expected <
-               (is_pressed(conn) ? CLIENT_OUT_PRESSED_BYTES_MAX : ANSWERS_IN_FLIGHT_BYTES_MAX);
+    uint64_t expected_max =
+        is_pressed(conn) ? CLIENT_OUT_PRESSED_BYTES_MAX : ANSWERS_IN_FLIGHT_BYTES_MAX;
+    bool crowded = load->waiting >= IN_FLIGHT_MAX && conn->waiting > 0;
+    return !conn->closing && !crowded && conn->waiting < in_flight_max &&
+           conn_backlog(conn) < backlog_max(conn) && conn->expected < expected_max;
 }
 
 bool node_conn_wants_input(const struct node_conn *conn) {

@@ -30,9 +30,12 @@ enum conn_kind {
 
 /* What all clients' connections come to together. */
 struct load {
+    uint32_t waiting;       /* requests */
     uint32_t waiting_conns; /* connections with a request that waits */
     uint64_t shared_ms;     /* until then each has a share of what may be in flight */
     uint64_t out_bytes;     /* unread answers that the host holds */
+    uint64_t expected;      /* bytes that the answers under way may come to */
+    size_t answer_bytes;    /* of a large answer of late, on any connection */
 };
 
 struct node_conn {
@@ -50,7 +53,9 @@ struct node_conn {
     bool held;           /* a client's lines wait in `in` for their turn */
     struct node_conn *next_held;
     uint32_t waiting;    /* requests not answered yet */
-    size_t answer_bytes; /* of a large answer of late: what the waiting ones may come to */
+    bool answered;       /* something, so that the next is known: */
+    size_t answer_bytes; /* of a large answer of late */
+    uint64_t expected;   /* bytes that the answers to the waiting ones may come to */
     uint32_t bad_lines;  /* in a row */
     bool peers_only;
     bool dirty;
@@ -67,6 +72,11 @@ void conn_mark_dirty(struct node *node, struct node_conn *conn);
 void conn_close(struct node *node, struct node_conn *conn);
 static inline size_t conn_backlog(const struct node_conn *conn) {
     return conn->unsent + buffer_count(&conn->out);
+}
+/* The larger of the two, the past slowly forgotten: what the next one may come to. */
+static inline size_t conn_faded_max(size_t past, size_t bytes) {
+    size_t faded = past - past / 1024;
+    return bytes > faded ? bytes : faded;
 }
 void conn_wait(struct node_conn *conn); /* one waiting request more */
 void conn_go_on(struct node *node); /* with the lines that were held, a share of each in turn */
@@ -269,6 +279,9 @@ struct applies {
     uint32_t slot_free; /* head of the free list; UINT32_MAX: none */
     uint32_t slots_used;
     uint32_t states_asked; /* GetServerState {"user":true} with the machine */
+    uint32_t local_count;  /* of the local queries in `filling`, which take nobody's room */
+    size_t local_bytes;
+    size_t output_bytes; /* of a large output of late: what a batch's may come to */
     /* Last applied tag of each server: a tag takes effect once. */
     struct entry_tag sessions[SESSIONS_MAX];
     uint32_t session_count;

@@ -24,6 +24,7 @@ struct node *node_new(const struct node_options *options) {
                                                                : REQUEST_TIMEOUT_MS_DEFAULT;
     node->snapshot_log_bytes = options->snapshot_log_bytes > 0 ? options->snapshot_log_bytes
                                                                : SNAPSHOT_LOG_BYTES_DEFAULT;
+    node->load.answer_bytes = ANSWER_BYTES_GUESS;
     random_seed(&node->random, options->seed);
     entries_init(&node->entries, 0, 0, 0);
     pending_init(&node->pendings);

@@ -66,7 +66,7 @@ void node_conn_connected(struct node *node, struct node_conn *conn);
 void node_conn_set_unsent(struct node_conn *conn, size_t bytes);
 
 /* Whether its client has left its answers unread for too long: the host is to drop it. To be
- * asked, with the unsent bytes up to date, at least once a second while it wants no input. */
+ * asked, with the unsent bytes up to date, each second or so while it does not want input. */
 bool node_conn_is_stuck(struct node *node, struct node_conn *conn);
 
 /* There is no room for a client any more: it may only say hello. */

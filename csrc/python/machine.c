@@ -7,6 +7,7 @@
 #include "python/machine.h"
 
 #include "base/assert.h"
+#include "base/limits.h"
 #include "python/context_type.h"
 #include "python/errors.h"
 #include "python/snapshot.h"
@@ -401,6 +402,10 @@ enum status machine_run(struct machine *machine, struct apply_batch *batch) {
         }
         ASSERT(!PyErr_Occurred());
         item->output_size = batch->output.size - item->output_offset;
+        if (batch->output.size > APPLY_OUTPUT_BYTES_MAX) {
+            batch->left = batch->count - at - 1; /* comes again, when this is on its way */
+            break;
+        }
     }
     return STATUS_OK;
 }

@@ -84,8 +84,20 @@ struct apply_batch *batches_wait(struct batches *batches, uint32_t timeout_ms, b
     return batch;
 }
 
+static void list_add_first(struct batch_list *list, struct apply_batch *batch) {
+    batch->next = list->first;
+    list->first = batch;
+    if (batch->next == NULL) {
+        list->last = batch;
+    }
+}
+
 void batches_finish(struct batches *batches, struct apply_batch *batch) {
+    struct apply_batch *rest = batch->left > 0 ? apply_batch_split(batch) : NULL;
     uv_mutex_lock(&batches->mutex);
+    if (rest != NULL) {
+        list_add_first(&batches->waiting, rest); /* before whatever came later */
+    }
     bool first = batches->done.first == NULL;
     list_add(&batches->done, batch);
     uv_mutex_unlock(&batches->mutex);
