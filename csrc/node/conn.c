@@ -87,7 +87,6 @@ void conn_send_message(struct node *node, struct node_conn *conn,
 struct node_conn *node_conn_open(struct node *node, void *host) {
     struct node_conn *conn = conn_new(host, CONN_CLIENT);
     conn->load = &node->load;
-    conn->taken_ms = node->now_ms;
     return conn;
 }
 
@@ -143,14 +142,6 @@ void node_conn_closed(struct node *node, struct node_conn *conn) {
     }
 }
 
-void node_conn_set_unsent(struct node_conn *conn, size_t bytes) {
-    if (conn->load != NULL) {
-        conn->load->out_bytes += bytes;
-        conn->load->out_bytes -= conn->unsent;
-    }
-    conn->unsent = bytes;
-}
-
 /* Much lies unread or is under way, all together: each connection may add less. */
 static bool is_pressed(const struct node_conn *conn) {
     return conn->load->out_bytes + conn->load->expected >= CLIENTS_OUT_BYTES_MAX;
@@ -158,6 +149,17 @@ static bool is_pressed(const struct node_conn *conn) {
 
 static size_t backlog_max(const struct node_conn *conn) {
     return is_pressed(conn) ? CLIENT_OUT_PRESSED_BYTES_MAX : CLIENT_OUT_BYTES_MAX;
+}
+
+void node_conn_set_unsent(struct node_conn *conn, size_t bytes) {
+    if (conn->load != NULL) {
+        conn->load->out_bytes += bytes;
+        conn->load->out_bytes -= conn->unsent;
+    }
+    conn->unsent = bytes;
+    if (conn->load != NULL && conn_backlog(conn) < backlog_max(conn)) {
+        conn->seen_backlog = 0; /* not full: when it is again, its time begins anew */
+    }
 }
 
 /* Whether a client's next line may be taken now. Of one connection alone much may be in flight,
@@ -182,13 +184,15 @@ bool node_conn_wants_input(const struct node_conn *conn) {
 
 bool node_conn_is_stuck(struct node *node, struct node_conn *conn) {
     size_t backlog = conn_backlog(conn);
-    if (conn->kind != CONN_CLIENT || backlog < backlog_max(conn) ||
-        backlog < conn->seen_backlog) {
+    if (conn->kind != CONN_CLIENT || backlog < backlog_max(conn)) {
+        return false;
+    }
+    if (conn->seen_backlog == 0 || backlog < conn->seen_backlog) {
         conn->taken_ms = node->now_ms;
     }
     conn->seen_backlog = backlog;
     return node->now_ms - conn->taken_ms >=
-           (conn->load != NULL && is_pressed(conn) ? CLIENT_STALL_PRESSED_MS : CLIENT_STALL_MS);
+           (is_pressed(conn) ? CLIENT_STALL_PRESSED_MS : CLIENT_STALL_MS);
 }
 
 bool node_conn_waiting(const struct node_conn *conn) {

@@ -48,8 +48,8 @@ struct node_conn {
     struct peer_message *message; /* PEER_*: the line that was read last; owned */
     struct buffer out;
     size_t unsent;       /* bytes the host holds */
-    size_t seen_backlog; /* of a full one, as last seen */
-    uint64_t taken_ms;   /* when it last took something, or was not full */
+    size_t seen_backlog; /* of a full one, as last seen; 0: it is not full */
+    uint64_t taken_ms;   /* when a full one last took something, or became full */
     bool held;           /* a client's lines wait in `in` for their turn */
     struct node_conn *next_held;
     uint32_t waiting;    /* requests not answered yet */
