@@ -1,4 +1,7 @@
-"""Every request with an id is answered in time, and many of them are no one else's trouble."""
+"""Every request with an id is answered in time, and many of them are no one else's trouble.
+
+All of it, with what takes long: pytest -m "slow or not slow" tests/test_pressure.py
+"""
 
 from __future__ import annotations
 
@@ -94,7 +97,7 @@ def test_bound_with_a_stuck_machine(make_cluster: MakeCluster) -> None:
     """The request's own deadline; what the machine is not asked for comes at once."""
     cluster = make_cluster(1, command=hasty())
     with cluster[0].connect() as stuck:
-        stuck.send(apply_request({"sleep": 6 * HASTY_SECONDS}, "Command", 0))
+        stuck.send(apply_request({"sleep": 3 * HASTY_SECONDS}, "Command", 0))
         wait_for("it sleeps", lambda: is_behind(cluster[0]))
         answers = check_bound(cluster[0], HASTY_SECONDS)
         assert code_of(answers[1]) == 107
@@ -149,6 +152,7 @@ def test_bound_of_a_server_that_stops(make_cluster: MakeCluster) -> None:
 # --- limits -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_too_many_commands_are_refused(make_cluster: MakeCluster) -> None:
     """Past 131,072 commands that wait, 110: certainly not applied, and when to try again."""
     command = (sys.executable, str(Path(__file__).with_name("machines.py")), "slow")
