@@ -38,8 +38,15 @@ struct seen { /* of a server, in this life */
     struct raft_configuration before; /* in force after the turn before */
 };
 
+struct order { /* of the commands that one server gave, as they stand in the log */
+    uint64_t incarnation;
+    uint64_t term;
+    uint64_t sequence; /* the highest */
+};
+
 struct checker {
     struct history *history;
+    struct order orders[IDS_MAX]; /* by the id in the tag */
     struct durable durable[IDS_MAX];
     struct seen seen[SERVERS_MAX];
     uint64_t *committed; /* hash of line i, once somebody took it for committed */
@@ -115,9 +122,39 @@ static struct span line_in(const struct job *job, uint64_t index) {
     return (struct span){buffer_peek(&job->data) + from, to - from};
 }
 
-static void keep_lines(struct durable *durable, const struct job *job) {
+/* Within a term and a server's life the leader takes commands in the order in which the server
+ * did: what is lost on the way is lost with all behind it, or waited for. (It may stand there
+ * again.) Looked at where the leader of the term stores them. */
+static void check_order(struct world *world, uint64_t id, struct span line) {
+    struct checker *checker = world->checker;
+    struct entry entry;
+    if (entry_parse(line, &entry) != STATUS_OK || entry.kind != ENTRY_COMMAND ||
+        entry.term >= TERMS_MAX || checker->leaders[entry.term] != id ||
+        entry.tag.node >= IDS_MAX) {
+        return;
+    }
+    struct request *request = clients_find(world, machine_value(entry.body));
+    struct order *order = &checker->orders[entry.tag.node];
+    bool same = order->incarnation == entry.tag.incarnation && order->term == entry.term;
+    bool behind = same && entry.tag.sequence < order->sequence;
+    if (behind && request != NULL && request->logged_term != entry.term) {
+        world_fail(world, "entry %llu holds command %llu of member %llu, behind %llu",
+                   (number)entry.index, (number)entry.tag.sequence, (number)entry.tag.node,
+                   (number)order->sequence);
+    }
+    if (request != NULL) {
+        request->logged_term = entry.term;
+    }
+    if (!behind) {
+        *order = (struct order){entry.tag.incarnation, entry.term, entry.tag.sequence};
+    }
+}
+
+static void keep_lines(struct world *world, uint64_t id, const struct job *job) {
+    struct durable *durable = durable_of(world, id);
     for (uint64_t index = job->first; index <= job->last; index++) {
         keep_line(durable, index, line_in(job, index));
+        check_order(world, id, line_in(job, index));
     }
 }
 
@@ -140,7 +177,7 @@ static void stored_write(struct world *world, struct durable *durable,
         forget_from(durable, before->truncate_from);
     }
     if (job->status == STATUS_OK && job->first <= job->last) {
-        keep_lines(durable, job);
+        keep_lines(world, before->id, job);
     }
 }
 
@@ -431,6 +468,19 @@ static void check_promise(struct world *world, const struct server *server,
     }
 }
 
+static void tell_message(struct world *world, const struct server *server,
+                         const struct peer_message *message, struct span line) {
+    bool told = message->kind == PEER_PROPOSE || message->kind == PEER_PROPOSE_AGAIN ||
+                message->kind == PEER_READ || message->kind == PEER_READ_REPLY ||
+                message->kind == PEER_ADMIN || message->kind == PEER_ADMIN_REPLY ||
+                message->kind == PEER_JOIN || message->kind == PEER_REFUSED;
+    if (told) {
+        world_trace(world, "s%u tells: %.*s%s%.12s", server->number + 1, (int)line.size,
+                    line.data, message->bytes > 0 ? " " : "",
+                    message->bytes > 0 ? line.data + line.size + 1 : "");
+    }
+}
+
 void checker_sends(struct world *world, struct server *server, struct span bytes) {
     while (bytes.size > 0 && !world->failed) {
         const char *end = memchr(bytes.data, '\n', bytes.size);
@@ -448,6 +498,7 @@ void checker_sends(struct world *world, struct server *server, struct span bytes
                 return;
             }
             check_promise(world, server, &message);
+            tell_message(world, server, &message, line);
             used += message.bytes;
         }
         bytes = (struct span){bytes.data + used, bytes.size - used};

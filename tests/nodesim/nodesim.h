@@ -80,6 +80,7 @@ struct effect {
 struct world;
 struct server;
 
+uint64_t machine_value(struct span input); /* the number of a command; 0: not one of ours */
 void machine_run(struct world *world, struct server *server, struct apply_batch *batch);
 
 /* --- connections (streams.c) ------------------------------------------------------------- */
@@ -170,6 +171,7 @@ struct request {
     uint64_t floor;       /* index that was known to be complete when it was sent */
     uint64_t local_floor; /* the same of answers by this member, when given */
     uint64_t applied;     /* index it took effect at; 0: not (yet) */
+    uint64_t logged_term; /* in whose leader's log it stands, at last */
     bool quiet;           /* a notification: no answer */
     bool refused;         /* answered as certainly not applied */
     bool succeeded;
