@@ -246,7 +246,8 @@ def remove_files(directory: Path, seed: int) -> None:
 
 def run_all(options: argparse.Namespace) -> int:
     """Run what was asked for; the number of histories that are not good."""
-    directory = options.directory or Path(tempfile.mkdtemp(prefix="raftpico-histories-"))
+    chosen = options.directory or Path(tempfile.mkdtemp(prefix="raftpico-histories-"))
+    directory = chosen.resolve()  # the members run elsewhere
     directory.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + (options.seconds or float("inf"))
     outcomes: Tally[str] = Tally()
