@@ -51,8 +51,8 @@ def sources(*patterns: str) -> list[Path]:
 
 
 C_FILES = sources("csrc/**/*.c", "csrc/**/*.h")
-OWN_FILES = [*C_FILES, *sources("raftpico/*.py*", "tests/*.py", "examples/*.py")]
-ALL_FILES = [*OWN_FILES, *sources("tests/**/*.[ch]")]
+OWN_FILES = [*C_FILES, *sources("raftpico/*.py*", "tests/*.py", "examples/**/*.py")]
+ALL_FILES = [*OWN_FILES, *sources("tests/**/*.[ch]", "examples/**/*.[ch]")]
 
 
 def without_comments(text: str) -> str:
@@ -136,9 +136,9 @@ def test_no_banned_call() -> None:
 
 
 def test_files_begin_by_saying_what_lives_in_them() -> None:
-    for path in sources("csrc/**/*.[ch]", "tests/**/*.[ch]"):
+    for path in sources("csrc/**/*.[ch]", "tests/**/*.[ch]", "examples/**/*.[ch]"):
         assert path.read_text().startswith("/*"), path
-    for path in sources("raftpico/*.py*", "tests/*.py", "examples/*.py"):
+    for path in sources("raftpico/*.py*", "tests/*.py", "examples/**/*.py"):
         if path.name != "py.typed":
             text = path.read_text().removeprefix("#!/usr/bin/env python3\n")
             assert text.startswith(('"""', '"""', "#")), path

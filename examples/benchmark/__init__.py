@@ -1,0 +1,1 @@
+"""The parts of examples/bench.py: systems, load, workloads, goals, and what is printed."""
