@@ -120,6 +120,18 @@ static void heed(struct raft *raft, const struct raft_message *message) {
     }
 }
 
+/* Whether a message that brought news need not be answered by itself: an answer follows when its
+ * entries are durable, and how far the commit has come needs none. A read's round is echoed at
+ * once (6.4), and so is whatever comes first on a connection. A leader that has heard nothing
+ * for a heartbeat's time is answered in any case, for it steps down when it does not hear of a
+ * quorum (6.2): a disk that stalls silences nobody (D6). */
+static bool may_wait(const struct raft *raft, const struct raft_message *message,
+                     const struct following *before, bool brought_news) {
+    return brought_news && before->connected && message->round <= before->round &&
+           before->replied_ms != 0 &&
+           raft->now_ms - before->replied_ms < raft_heartbeat_ms(raft);
+}
+
 enum raft_result follower_receive_append(struct raft *raft, const struct raft_message *message,
                                          struct raft_outcome *outcome) {
     if (message->term < raft->term) {
@@ -132,17 +144,25 @@ enum raft_result follower_receive_append(struct raft *raft, const struct raft_me
     if (!reserve(raft, message)) {
         return RAFT_NO_MEMORY;
     }
+    bool new_term = message->term > raft->term;
+    struct following before = new_term ? (struct following){0} : raft->following;
+    uint64_t commit_before = raft->commit_index;
     heed(raft, message);
     struct following *following = &raft->following;
     following->round = larger(following->round, message->round);
-    following->reply_due = true;
     if (!matches(raft, message->previous)) {
         refuse(raft, message);
+        following->reply_due = true;
         return RAFT_OK;
     }
     take_entries(raft, message, outcome);
     raft->commit_index =
         larger(raft->commit_index, smaller(message->commit, following->verified));
+    bool appended = outcome->first <= outcome->last;
+    bool committed = message->count == 0 && raft->commit_index > commit_before;
+    if (!may_wait(raft, message, &before, appended || committed)) {
+        following->reply_due = true;
+    }
     return RAFT_OK;
 }
 
@@ -168,6 +188,7 @@ bool follower_take_reply(struct raft *raft, struct raft_message *answer) {
                                                   following->verified};
     }
     following->acknowledged = answer->match;
+    following->replied_ms = raft->now_ms;
     following->reply_due = false;
     following->rejected = false;
     return true;

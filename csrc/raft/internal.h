@@ -25,6 +25,7 @@ struct following {
     uint64_t verified;     /* our log equals the leader's up to here: >= commit_index */
     uint64_t acknowledged; /* the match of the last reply */
     uint64_t round;        /* latest read round that it told */
+    uint64_t replied_ms;   /* when the last reply was made */
     bool reply_due;
     bool rejected; /* the reply is a refusal of `previous` */
     struct raft_position previous;

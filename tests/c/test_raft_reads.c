@@ -1,4 +1,4 @@
-/* Snapshots, reads, hand-over and quarantine, rule by rule: each test is named by the pitfall
+/* Snapshots, reads, answers, hand-over and quarantine, rule by rule: each test is named by the pitfall
  * that it guards. What takes several members and much weather is the simulator's (tests/sim).
  */
 #include "check.h"
@@ -260,6 +260,61 @@ static void m13_a_damaged_log_votes_when_it_is_whole(void) {
     rig_stop(&rig);
 }
 
+/* --- answers --- */
+static const struct raft_message *answer_of(struct rig *rig) {
+    rig_take(rig);
+    return rig_find(rig, RAFT_APPEND_REPLY, 2);
+}
+
+/* Entries are answered when they are durable, and not before by a message that says nothing new;
+ * what a leader cannot wait for is answered at once all the same. */
+static void p_entries_are_answered_once_when_durable(void) {
+    struct rig rig;
+    const uint64_t terms[] = {1};
+    rig_start(&rig, 1, 3, 1, NULL, 0);
+    CHECK(rig_append(&rig, 2, 1, NOTHING, terms, 1, 0) == RAFT_OK);
+    CHECK(answer_of(&rig)->match == 0); /* the first message of a leader: at once */
+    rig_persist(&rig);
+    CHECK(answer_of(&rig)->match == 1);
+    CHECK(rig_append(&rig, 2, 1, (struct raft_position){1, 1}, terms, 1, 1) == RAFT_OK);
+    CHECK(answer_of(&rig) == NULL); /* not durable yet */
+    rig_persist(&rig);
+    CHECK(answer_of(&rig)->match == 2);
+    CHECK(rig_append(&rig, 2, 1, (struct raft_position){1, 2}, NULL, 0, 2) == RAFT_OK);
+    CHECK(rig_state(&rig).commit_index == 2);
+    CHECK(answer_of(&rig) == NULL); /* a commit index asks for nothing */
+    CHECK(rig_append(&rig, 2, 1, (struct raft_position){1, 2}, NULL, 0, 2) == RAFT_OK);
+    CHECK(answer_of(&rig)->match == 2); /* a heartbeat, or a question */
+    CHECK(rig_append(&rig, 2, 1, (struct raft_position){1, 1}, terms, 1, 2) == RAFT_OK);
+    CHECK(answer_of(&rig)->match == 2); /* entries again: the leader missed our answer */
+    rig_stop(&rig);
+}
+
+static void l_d6_what_cannot_wait_is_answered_at_once(void) {
+    struct rig rig;
+    const uint64_t terms[] = {1};
+    rig_start(&rig, 1, 3, 1, NULL, 0);
+    CHECK(rig_append(&rig, 2, 1, NOTHING, NULL, 0, 0) == RAFT_OK);
+    CHECK(answer_of(&rig) != NULL);
+    struct raft_entry entry = {.term = 1, .kind = RAFT_ENTRY_COMMAND};
+    struct raft_message asks = {
+        .kind = RAFT_APPEND, .from = 2, .term = 1, .round = 1, .count = 1, .entries = &entry};
+    CHECK(rig_receive(&rig, &asks) == RAFT_OK);
+    CHECK(answer_of(&rig)->round == 1); /* a read waits for it, the disk has not answered */
+    CHECK(rig_append(&rig, 2, 1, (struct raft_position){1, 1}, terms, 1, 0) == RAFT_OK);
+    CHECK(answer_of(&rig) == NULL);
+    rig.now_ms += RIG_HEARTBEAT_MS;
+    CHECK(rig_append(&rig, 2, 1, (struct raft_position){1, 2}, terms, 1, 0) == RAFT_OK);
+    CHECK(answer_of(&rig)->match == 0); /* the disk hangs: the leader must still hear us */
+    CHECK(rig_do(&rig, RAFT_EVENT_DISCONNECTED, 2) == RAFT_OK);
+    CHECK(rig_append(&rig, 2, 1, (struct raft_position){1, 3}, terms, 1, 0) == RAFT_OK);
+    CHECK(answer_of(&rig) != NULL); /* an answer may have been lost with the connection */
+    CHECK(rig_append(&rig, 3, 2, (struct raft_position){1, 4}, NULL, 0, 0) == RAFT_OK);
+    rig_sync(&rig);
+    CHECK(rig_find(&rig, RAFT_APPEND_REPLY, 3) != NULL); /* another leader */
+    rig_stop(&rig);
+}
+
 int main(void) {
     static const struct {
         const char *name;
@@ -278,6 +333,8 @@ int main(void) {
         TEST(l9_a_transfer_ends),
         TEST(transfer_makes_the_target_campaign),
         TEST(m13_a_damaged_log_votes_when_it_is_whole),
+        TEST(p_entries_are_answered_once_when_durable),
+        TEST(l_d6_what_cannot_wait_is_answered_at_once),
     };
     for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
         printf("test %s\n", tests[i].name);
