@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/status.h"
 
 struct span {
@@ -33,7 +34,11 @@ struct buffer {
 #define SPAN(literal) ((struct span){(literal), sizeof(literal) - 1})
 
 static inline bool span_equal(struct span a, struct span b) {
-    return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
+    if (a.size != b.size || a.size == 0) {
+        return a.size == b.size;
+    }
+    ASSERT(a.data != NULL && b.data != NULL);
+    return memcmp(a.data, b.data, a.size) == 0;
 }
 
 void buffer_init(struct buffer *buffer);
@@ -67,7 +72,9 @@ static inline const char *buffer_peek(const struct buffer *buffer) {
     return buffer->bytes == NULL ? NULL : buffer->bytes + buffer->start;
 }
 static inline struct span buffer_span(const struct buffer *buffer) {
-    return (struct span){buffer_peek(buffer), buffer->size - buffer->start};
+    struct span span = {buffer_peek(buffer), buffer->size - buffer->start};
+    ASSERT(span.data != NULL || span.size == 0);
+    return span;
 }
 
 #endif

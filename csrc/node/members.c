@@ -18,6 +18,7 @@ static void changed(struct node *node) {
 
 void members_add(struct node *node, uint64_t index, const struct cluster *cluster) {
     struct members *members = &node->members;
+    ASSERT(members->count == 0 || members->records != NULL);
     ASSERT(members->count == 0 || members->records[members->count - 1].index < index);
     if (members->count == members->capacity) {
         members->capacity = members->capacity == 0 ? 4 : members->capacity * 2;

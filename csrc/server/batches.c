@@ -46,8 +46,8 @@ void batches_clear(struct batches *batches) {
 void batches_push(struct batches *batches, struct apply_batch *batch) {
     uv_mutex_lock(&batches->mutex);
     list_add(&batches->waiting, batch);
-    uv_cond_signal(&batches->more);
     uv_mutex_unlock(&batches->mutex);
+    uv_cond_signal(&batches->more); /* without the lock: who wakes up wants it at once */
 }
 
 struct apply_batch *batches_take_done(struct batches *batches) {

@@ -291,6 +291,7 @@ enum status file_sync_data(const struct file *file, struct error *error) {
 }
 
 enum status file_sync(const struct file *file, struct error *error) {
+    ASSERT(file->directory != NULL); /* it is open */
     if (file->directory->sync && sync_retrying(calls->fsync, file->fd) != 0) {
         return failed_for_good(file->directory, file->name, "sync", error);
     }

@@ -357,6 +357,7 @@ static enum status set_aside(struct recovery *recovery, uint64_t text_end,
 /* The log ends at recovery->segment, before its end or that of the files. */
 static enum status end_log(struct recovery *recovery, struct error *error) {
     struct journal *journal = recovery->journal;
+    ASSERT(recovery->segment != NULL);
     bool is_last = recovery->segment == journal_peek_last(journal);
     uint64_t text_end = 0;
     char name[NAME_BYTES_MAX];

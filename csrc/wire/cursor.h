@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/assert.h"
 #include "base/buffer.h"
 #include "base/limits.h"
 
@@ -34,17 +35,20 @@ static inline bool cursor_text(struct cursor *cursor, struct span text) {
     return true;
 }
 
+/* One digit more than NUMBER_MAX has fits into 64 bits, and is too large unless it begins with a
+ * zero: so nothing has to be compared for each digit. */
+#define NUMBER_DIGITS_READ 17
+STATIC_ASSERT(NUMBER_MAX < 10000000000000000u, "NUMBER_MAX has fewer digits than are read");
+
 static inline bool cursor_number(struct cursor *cursor, uint64_t *number) {
     const char *at = cursor->at;
+    const char *end =
+        cursor->end - at > NUMBER_DIGITS_READ ? at + NUMBER_DIGITS_READ : cursor->end;
     uint64_t value = 0;
-    while (at < cursor->end && *at >= '0' && *at <= '9') {
-        value = value * 10 + (uint64_t)(*at - '0');
-        if (value > NUMBER_MAX) {
-            return false;
-        }
-        at++;
+    for (unsigned digit; at < end && (digit = (unsigned)*at - '0') <= 9; at++) {
+        value = value * 10 + digit;
     }
-    if (at == cursor->at || (*cursor->at == '0' && at - cursor->at > 1)) {
+    if (at == cursor->at || value > NUMBER_MAX || (*cursor->at == '0' && at - cursor->at > 1)) {
         return false;
     }
     cursor->at = at;

@@ -24,12 +24,12 @@ uint32_t line_seal(struct buffer *buffer, size_t line_start, uint32_t seed) {
     return crc;
 }
 
-static int hex_value(char c) {
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
+/* A digit's value and one more; 0 for what is no lower-case digit. */
+static const uint8_t HEX_VALUES[256] = {
+    ['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,
+    ['6'] = 7,  ['7'] = 8,  ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12,
+    ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+};
 
 enum status line_peek_crc(struct span line, struct span *body, uint32_t *crc) {
     if (line.size <= LINE_SEAL_BYTES) {
@@ -42,11 +42,11 @@ enum status line_peek_crc(struct span line, struct span *body, uint32_t *crc) {
     }
     uint32_t value = 0;
     for (int digit = 0; digit < CRC_DIGITS; digit++) {
-        int nibble = hex_value(seal[SEAL_HEAD_BYTES + (size_t)digit]);
-        if (nibble < 0) {
+        uint32_t nibble = HEX_VALUES[(unsigned char)seal[SEAL_HEAD_BYTES + (size_t)digit]];
+        if (nibble == 0) {
             return STATUS_CORRUPT;
         }
-        value = (value << 4) | (uint32_t)nibble;
+        value = (value << 4) | (nibble - 1);
     }
     *body = (struct span){line.data, line.size - LINE_SEAL_BYTES};
     *crc = value;
