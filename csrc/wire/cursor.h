@@ -35,8 +35,8 @@ static inline bool cursor_text(struct cursor *cursor, struct span text) {
     return true;
 }
 
-/* One digit more than NUMBER_MAX has fits into 64 bits, and is too large unless it begins with a
- * zero: so nothing has to be compared for each digit. */
+/* One digit more than NUMBER_MAX has fits into 64 bits, and is too large unless it begins with
+ * a zero: so nothing has to be compared for each digit. */
 #define NUMBER_DIGITS_READ 17
 STATIC_ASSERT(NUMBER_MAX < 10000000000000000u, "NUMBER_MAX has fewer digits than are read");
 
