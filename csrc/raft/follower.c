@@ -121,10 +121,10 @@ static void heed(struct raft *raft, const struct raft_message *message) {
 }
 
 /* Whether a message that brought news need not be answered by itself: an answer follows when
- * its entries are durable, and how far the commit has come needs none. A read's round is echoed
- * at once (6.4), and so is whatever comes first on a connection. A leader that has heard nothing
- * for a heartbeat's time is answered in any case, for it steps down when it does not hear of a
- * quorum (6.2): a disk that stalls silences nobody (D6). */
+ * its entries are durable, and how far the commit has come needs none. A read's round is
+ * echoed at once (6.4), and so is whatever comes first on a connection. A leader that has heard
+ * nothing for a heartbeat's time is answered in any case, for it steps down when it does not
+ * hear of a quorum (6.2): a disk that stalls silences nobody (D6). */
 static bool may_wait(const struct raft *raft, const struct raft_message *message,
                      const struct following *before, bool brought_news) {
     return brought_news && before->connected && message->round <= before->round &&
