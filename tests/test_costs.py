@@ -35,6 +35,8 @@ SOURCES = [
     "tests/c/costs.c",
     *(str(p.relative_to(ROOT)) for r in ROOMS for p in sorted(ROOT.glob(f"csrc/{r}/*.c"))),
     "csrc/server/disk_jobs.c",
+    "csrc/server/reader.c",
+    "csrc/server/writing.c",
     "csrc/server/backend_store.c",
 ]
 LINE = re.compile(r"^ *([\d,]+) \([ \d.]+%\) .*costs\.c:(\w+) ")

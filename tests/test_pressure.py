@@ -136,10 +136,14 @@ def test_bound_of_a_server_that_stops(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3, command=hasty())
     leader = cluster.wait_leader()
     with leader.connect() as connection:
-        connection.send(apply_request({"sleep": 1.0}, "Command", 0))
-        connection.send(*(apply_request({"add": 1}, "Command", n) for n in range(1, 100)))
-        connection.send(*(apply_request({"add": 0}, "Query", n) for n in range(100, 200)))
-        wait_for("taken", lambda: leader.state()["last_log_index"] > 8)
+        before = leader.state()["last_log_index"]
+        connection.send(
+            apply_request({"sleep": 1.0}, "Command", 0),
+            *(apply_request({"add": 0}, "Query", n) for n in range(1, 100)),
+            *(apply_request({"add": 1}, "Command", n) for n in range(100, 200)),
+        )
+        # The last ones are commands: when they are in the log, all of it was taken.
+        wait_for("taken", lambda: leader.state()["last_log_index"] >= before + 101)
         stopping = threading.Thread(target=leader.terminate)
         stopping.start()
         answers = answers_within(connection, 200, STOP_SECONDS)

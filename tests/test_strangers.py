@@ -87,7 +87,8 @@ def test_extra_connections_do_not_stay(make_cluster: MakeCluster) -> None:
     """Past the limit only a peer may stay; who says nothing is cut off after a second."""
     cluster = make_cluster(1, command=FEW_DESCRIPTORS)
     with flood(cluster[0], CLIENTS + 30) as connections:
-        wait_for("cut off", lambda: open_count(connections) == CLIENTS)
+        # One of the places may have been the last question's of whether it is ready.
+        wait_for("cut off", lambda: CLIENTS - open_count(connections) in (0, 1))
         connections[0].sendall(b'{"jsonrpc":"2.0","id":1,"method":"GetServerState"}\n')
         connections[0].setblocking(True)
         assert b'"result"' in connections[0].recv(1 << 16)

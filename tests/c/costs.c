@@ -14,6 +14,7 @@
 #include "check.h"
 #include "node/node.h"
 #include "server/disk_jobs.h"
+#include "server/writing.h"
 
 #define MEMBERS 3
 #define ENDS_MAX 64
@@ -35,6 +36,7 @@ struct member {
     char address[32];
     struct node *node;
     struct disk_jobs disk;
+    struct writing writing;
     struct job *done_jobs; /* newest first: there is one at a time */
     struct apply_batch *done_batches;
 };
@@ -318,7 +320,8 @@ static void member_open(int number, const char *directory) {
     CHECK(status == STATUS_OK);
     node_set_meta(member->node, &recovery.meta, false);
     CHECK(node_start(member->node) == STATUS_OK);
-    disk_jobs_init(&member->disk, backend_store(store));
+    CHECK(writing_init(&member->writing, 0, &error) == STATUS_OK);
+    disk_jobs_init(&member->disk, backend_store(store), &member->writing);
 }
 
 static struct end *client_open(int number) {
@@ -373,6 +376,7 @@ static void cluster_close(void) {
         }
         node_free(members[i].node);
         disk_jobs_clear(&members[i].disk);
+        writing_clear(&members[i].writing);
     }
 }
 
