@@ -27,10 +27,6 @@ static void *counted(void *block) {
     return block;
 }
 
-void *memory_alloc(size_t bytes) {
-    return burn() ? NULL : counted(malloc(bytes > 0 ? bytes : 1));
-}
-
 void *memory_alloc_zero(size_t bytes) {
     return burn() ? NULL : counted(calloc(1, bytes > 0 ? bytes : 1));
 }

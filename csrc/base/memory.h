@@ -1,6 +1,6 @@
 /* The one door to the heap, so that a test can make the n-th allocation fail.
  *
- * memory_alloc and memory_grow return NULL when there is no memory and leave everything as it
+ * memory_alloc_zero and memory_grow return NULL when there is no memory and leave everything as it
  * was; the memory_must_* pair is for small bookkeeping whose size is bounded by a named limit:
  * there the process ends with a clear text instead, which Raft survives by design (a crash
  * loses nothing that was acknowledged). */
@@ -9,7 +9,6 @@
 
 #include <stddef.h>
 
-void *memory_alloc(size_t bytes);             /* uninitialised; NULL when there is none */
 void *memory_alloc_zero(size_t bytes);        /* zeroed; NULL when there is none */
 void *memory_grow(void *block, size_t bytes); /* like realloc: on failure `block` stays valid */
 void memory_free(void *block);

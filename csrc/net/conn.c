@@ -62,7 +62,8 @@ void net_conn_set_deadline(struct net_conn *conn, uint64_t deadline_ms) {
     }
 }
 
-void net_conn_uncount(struct net_conn *conn) {
+/* No more among those that are limited. */
+static void uncount(struct net_conn *conn) {
     conn->net->accepted_count -= conn->accepted;
     conn->net->extra_count -= conn->extra;
     conn->accepted = conn->extra = false;
@@ -76,7 +77,7 @@ void net_conn_exempt(struct net_conn *conn) {
     if (conn->extra && conn->stage == NET_OPEN) {
         net_conn_set_deadline(conn, 0);
     }
-    net_conn_uncount(conn);
+    uncount(conn);
 }
 
 void net_conn_close_now(struct net_conn *conn) {
@@ -86,7 +87,7 @@ void net_conn_close_now(struct net_conn *conn) {
     conn->stage = NET_CLOSING;
     conn->user = NULL;
     net_conn_set_deadline(conn, 0);
-    net_conn_uncount(conn);
+    uncount(conn);
     if (conn->dial != NULL && conn->dial->looking_up) {
         uv_cancel((uv_req_t *)&conn->dial->lookup); /* where it has begun it ends by itself */
     }

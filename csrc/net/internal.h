@@ -78,7 +78,6 @@ struct net_conn *net_conn_open(struct net *net, enum net_stage stage);
 void net_conn_opened(struct net_conn *conn); /* connected: options, reading */
 void net_conn_fail(struct net_conn *conn);   /* broken: tell the host, close */
 void net_conn_close_now(struct net_conn *conn);
-void net_conn_uncount(struct net_conn *conn); /* no more among those that are limited */
 void net_conn_set_deadline(struct net_conn *conn, uint64_t deadline_ms); /* 0: none */
 void net_conn_expire(struct net_conn *conn); /* its deadline has passed */
 void net_conn_free_if_done(struct net_conn *conn);

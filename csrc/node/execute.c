@@ -94,7 +94,6 @@ static void look(struct node *node) {
     raft_peek_state(node->raft, &node->state);
     if (before.role != node->state.role || before.term != node->state.term ||
         before.leader != node->state.leader) {
-        node->state_version++;
         reads_restart(node);
     }
 }

@@ -34,7 +34,6 @@ struct node {
     bool identity_saving;
     struct raft *raft;
     struct raft_state state; /* after the last step */
-    uint64_t state_version;  /* role, term or leader changed */
     uint64_t noticed_term;
     char noticed_role[16];
     uint64_t noticed_leader;

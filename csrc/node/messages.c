@@ -228,9 +228,8 @@ static enum raft_entry_kind core_kind(enum entry_kind kind) {
     return RAFT_ENTRY_COMMAND;
 }
 
-static bool read_arrival(struct node *node, struct arrivals *arrivals, struct span line,
-                         uint64_t index, bool seeded, uint32_t *seed) {
-    (void)node;
+static bool read_arrival(struct arrivals *arrivals, struct span line, uint64_t index,
+                         bool seeded, uint32_t *seed) {
     struct entry entry;
     struct span body;
     uint32_t crc;
@@ -262,7 +261,7 @@ static bool read_arrivals(struct node *node, const struct peer_message *message,
             return false;
         }
         size_t bytes = (size_t)(end + 1 - payload.data);
-        if (!read_arrival(node, arrivals, (struct span){payload.data, bytes},
+        if (!read_arrival(arrivals, (struct span){payload.data, bytes},
                           message->raft.previous.index + 1 + i, seeded, &seed)) {
             return false;
         }
@@ -338,7 +337,7 @@ void messages_receive(struct node *node, struct peer *peer, const struct peer_me
         return;
     }
     if (message->kind == PEER_SNAPSHOT_REPLY) {
-        snapshot_sent(node, peer);
+        snapshot_sent(peer);
     }
     struct raft_message in = message->raft;
     in.from = peer->id;

@@ -203,9 +203,8 @@ void turn_receive_reply(struct node *node, struct peer *peer,
 
 void snapshot_tick(struct node *node);
 void snapshot_job_done(struct node *node, struct job *job);
-void snapshot_send(struct node *node, struct peer *peer);         /* begin or go on */
-void snapshot_stop_sending(struct node *node, struct peer *peer); /* may go on later */
-void snapshot_sent(struct node *node, struct peer *peer);         /* it wants no more of it */
+void snapshot_send(struct node *node, struct peer *peer); /* begin or go on */
+void snapshot_sent(struct peer *peer);                    /* it wants no more of it */
 void snapshot_receive_piece(struct node *node, struct peer *peer,
                             const struct peer_message *message, struct span payload);
 void snapshot_connected(struct node *node, struct peer *peer); /* our messages reach it again */

@@ -136,7 +136,7 @@ void snapshot_tick(struct node *node) {
     for (uint32_t i = 0; i < node->peer_count; i++) {
         struct sending *sending = &node->peers[i]->sending;
         if (sending->active && node->now_ms - sending->progress_ms >= SENDING_TIMEOUT_MS) {
-            snapshot_stop_sending(node, node->peers[i]);
+            sending->active = false; /* it may go on later */
             struct raft_event event = {.kind = RAFT_EVENT_SNAPSHOT_FAILED,
                                        .id = node->peers[i]->id};
             execute_quietly(node, &event);
@@ -296,13 +296,8 @@ void snapshot_send(struct node *node, struct peer *peer) {
     }
 }
 
-void snapshot_stop_sending(struct node *node, struct peer *peer) {
-    (void)node;
+void snapshot_sent(struct peer *peer) {
     peer->sending.active = false;
-}
-
-void snapshot_sent(struct node *node, struct peer *peer) {
-    snapshot_stop_sending(node, peer);
     peer->sending.total = 0;
 }
 

@@ -7,7 +7,12 @@
 #include "base/memory.h"
 
 static void drop(struct cargo *cargo) {
-    reader_free(reader_of(cargo));
+    struct reader *reader = reader_of(cargo);
+    file_close(&reader->file);
+    snapshot_check_clear(&reader->check);
+    buffer_free(&reader->sessions);
+    buffer_free(&reader->lines);
+    memory_free(reader);
 }
 
 static void keep_line(struct buffer *lines, struct span json) {
@@ -34,14 +39,6 @@ struct reader *reader_new(struct file file) {
     reader->check.session = keep_session;
     reader->check.state = keep_state;
     return reader;
-}
-
-void reader_free(struct reader *reader) {
-    file_close(&reader->file);
-    snapshot_check_clear(&reader->check);
-    buffer_free(&reader->sessions);
-    buffer_free(&reader->lines);
-    memory_free(reader);
 }
 
 struct reader *reader_of(struct cargo *cargo) {

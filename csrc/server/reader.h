@@ -23,7 +23,6 @@ struct reader {
 };
 
 struct reader *reader_new(struct file file); /* takes the file */
-void reader_free(struct reader *reader);
 struct reader *reader_of(struct cargo *cargo);
 
 /* The clients' sessions, each with an LF, for the loop's node; before the first reader_next().

@@ -41,8 +41,9 @@ static bool is_taken(const struct buffer *names, const char *name) {
     return false;
 }
 
-enum status quarantine_side_name(struct directory *directory, const char *name,
-                                 char side[NAME_BYTES_MAX], struct error *error) {
+/* A name "NAME.damaged-N" that is not taken. */
+static enum status find_side_name(struct directory *directory, const char *name,
+                                  char side[NAME_BYTES_MAX], struct error *error) {
     struct buffer names;
     buffer_init(&names);
     enum status status = directory_list(directory, &names, error);
@@ -84,7 +85,7 @@ static enum status copy_bytes(const struct file *from, uint64_t offset, uint64_t
 
 enum status quarantine_copy(struct directory *directory, const struct file *file, uint64_t from,
                             uint64_t to, char side[NAME_BYTES_MAX], struct error *error) {
-    enum status status = quarantine_side_name(directory, file->name, side, error);
+    enum status status = find_side_name(directory, file->name, side, error);
     if (status != STATUS_OK) {
         return status;
     }
@@ -102,7 +103,7 @@ enum status quarantine_copy(struct directory *directory, const struct file *file
 
 enum status quarantine_move(struct directory *directory, const char *name,
                             char side[NAME_BYTES_MAX], struct error *error) {
-    enum status status = quarantine_side_name(directory, name, side, error);
+    enum status status = find_side_name(directory, name, side, error);
     if (status == STATUS_OK) {
         status = file_rename(directory, name, side, error);
     }

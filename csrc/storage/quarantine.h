@@ -15,11 +15,8 @@ enum status quarantine_set(struct directory *directory, const char *name, uint64
                            uint64_t offset, uint64_t entry, struct error *error) MUST_USE;
 enum status quarantine_clear(struct directory *directory, struct error *error) MUST_USE;
 
-/* Find a name "NAME.damaged-N" that is not taken. STATUS_IO when there are too many. */
-enum status quarantine_side_name(struct directory *directory, const char *name,
-                                 char side[NAME_BYTES_MAX], struct error *error) MUST_USE;
-
-/* Copy bytes from..to of `file` into a new side file, durably; `side` gets its name. */
+/* Copy bytes from..to of `file` into a new side file, durably; `side` gets its name,
+ * "NAME.damaged-N". STATUS_IO when there are too many. */
 enum status quarantine_copy(struct directory *directory, const struct file *file, uint64_t from,
                             uint64_t to, char side[NAME_BYTES_MAX],
                             struct error *error) MUST_USE;

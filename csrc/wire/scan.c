@@ -44,14 +44,6 @@ bool scan_value(struct span text, size_t *at, struct scan_error *error) {
     return true;
 }
 
-void scan_space(struct span text, size_t *at) {
-    ASSERT(*at <= text.size);
-    struct scanner scanner = scanner_of(text);
-    scanner.at += *at;
-    scanner_space(&scanner);
-    *at = (size_t)(scanner.at - text.data);
-}
-
 bool scan_document(struct span text, struct span *value, struct scan_error *error) {
     struct scanner scanner = scanner_of(text);
     scanner_space(&scanner);
@@ -103,22 +95,6 @@ bool scan_next_element(struct span array, size_t *at, struct span *value) {
         return false;
     }
     return take_value(&scanner, array, at, value);
-}
-
-bool scan_find(struct span object, const char *key, struct span *value) {
-    struct span wanted = {key, strlen(key)};
-    struct span name;
-    struct span candidate;
-    bool found = false;
-    size_t at = 0;
-    while (scan_next_member(object, &at, &name, &candidate)) {
-        bool escaped = name.size > 0 && memchr(name.data, '\\', name.size) != NULL;
-        if (scanner_text_equal((struct scanner_text){name, escaped}, wanted)) {
-            *value = candidate;
-            found = true;
-        }
-    }
-    return found;
 }
 
 bool scan_u64(struct span number, uint64_t max, uint64_t *value) {

@@ -34,9 +34,6 @@ enum scan_kind scan_kind(struct span value);
  * right behind it. */
 bool scan_value(struct span text, size_t *at, struct scan_error *error);
 
-/* Skip space, tab, CR and LF. */
-void scan_space(struct span text, size_t *at);
-
 /* A whole document: spaces, one value, spaces, end. `*value` is the value's own span. */
 bool scan_document(struct span text, struct span *value, struct scan_error *error);
 
@@ -44,14 +41,6 @@ bool scan_document(struct span text, struct span *value, struct scan_error *erro
  * is one. `key` is the text between the quotes, escapes and all; `value` the value's span. */
 bool scan_next_member(struct span object, size_t *at, struct span *key, struct span *value);
 bool scan_next_element(struct span array, size_t *at, struct span *value);
-
-/* The value of `key` (last one wins, as in Python's json); false when absent. The key of the
- * text may contain escapes (\u0061): they are decoded for the comparison. */
-bool scan_find(struct span object, const char *key, struct span *value);
-
-/* A valid string's value, unescaped, as UTF-8 appended to `text` (a lone surrogate becomes
- * U+FFFD). */
-void scan_unescape(struct span string, struct buffer *text);
 
 /* A non-negative integer in plain digits up to `max`; false for all else (1e3, -1, 1.0). */
 bool scan_u64(struct span number, uint64_t max, uint64_t *value);

@@ -110,16 +110,6 @@ bool scanner_escaped_equal(struct span raw, struct span literal) {
     return span_equal((struct span){decoded, scanner_decode(raw, false, decoded)}, literal);
 }
 
-void scan_unescape(struct span string, struct buffer *text) {
-    struct span raw = string;
-    if (raw.size >= 2 && raw.data[0] == '"') {
-        raw = (struct span){raw.data + 1, raw.size - 2};
-    }
-    if (raw.size > 0) {
-        buffer_extend(text, scanner_decode(raw, false, buffer_reserve(text, raw.size)));
-    }
-}
-
 static void append_control(struct buffer *json, unsigned char c) {
     static const char HEX[] = "0123456789abcdef";
     static const char SHORT[] = "\bb\tt\nn\ff\rr";

@@ -355,11 +355,6 @@ static void test_walks(void) {
     CHECK(scan_next_member(object, &at, &key, &value));
     CHECK(span_is(key, "\\u0063") && span_is(value, "null"));
     CHECK(!scan_next_member(object, &at, &key, &value));
-    CHECK(scan_find(object, "a", &value) && span_is(value, "\"x\""));
-    CHECK(scan_find(object, "c", &value) && scan_kind(value) == SCAN_NULL);
-    CHECK(!scan_find(object, "d", &value) && !scan_find(object, "", &value));
-    CHECK(!scan_find(SPAN("[]"), "a", &value));
-    CHECK(scan_find(SPAN("{\"\":7}"), "", &value) && span_is(value, "7"));
 
     struct span array = SPAN("[ 1 , [2,\"]\"] ,{}]");
     at = 0;
@@ -389,9 +384,17 @@ static void test_numbers(void) {
     CHECK(!scan_u64(SPAN(""), 9, &n) && !scan_u64(SPAN("\"1\""), 9, &n) && n == 5);
 }
 
+/* The value of a string's text, with or without its quotes. */
+static void unescape(struct span string, struct buffer *text) {
+    bool quoted = string.size >= 2 && string.data[0] == '"';
+    struct span raw = quoted ? (struct span){string.data + 1, string.size - 2} : string;
+    char *out = buffer_reserve(text, raw.size);
+    buffer_extend(text, raw.size == 0 ? 0 : scanner_decode(raw, false, out));
+}
+
 static void check_unescaped(const char *string, const char *expected, size_t size) {
     struct buffer text = {0};
-    scan_unescape((struct span){string, strlen(string)}, &text);
+    unescape((struct span){string, strlen(string)}, &text);
     CHECK(span_equal(buffer_span(&text), (struct span){expected, size}));
     buffer_free(&text);
 }
@@ -442,7 +445,7 @@ static void test_append_any(void) {
         buffer_clear(&back);
         scan_append_string(&json, buffer_span(&maker.text));
         CHECK(is_document(buffer_peek(&json), buffer_count(&json)));
-        scan_unescape(buffer_span(&json), &back);
+        unescape(buffer_span(&json), &back);
         CHECK(!ascii || span_equal(buffer_span(&back), buffer_span(&maker.text)));
     }
     buffer_free(&maker.text);

@@ -41,6 +41,15 @@ static void check_plain(struct span text) {
     MUST(fast.at == plain.at);
 }
 
+static void unescape(struct span raw, struct buffer *text) {
+    buffer_clear(text);
+    if (raw.size > 0) {
+        size_t bytes = scanner_decode(raw, false, buffer_reserve(text, raw.size));
+        MUST(bytes <= raw.size);
+        buffer_extend(text, bytes);
+    }
+}
+
 /* Walk all of a valid value, a level deep, and unescape what is a string. */
 static void check_walk(struct span value) {
     struct buffer text = {0};
@@ -49,17 +58,16 @@ static void check_walk(struct span value) {
     size_t at = 0;
     if (scan_kind(value) == SCAN_OBJECT) {
         while (scan_next_member(value, &at, &key, &inner)) {
-            scan_unescape(key, &text);
+            unescape(key, &text);
             MUST(is_document(inner));
         }
-        (void)scan_find(value, "a", &inner);
     } else if (scan_kind(value) == SCAN_ARRAY) {
         while (scan_next_element(value, &at, &inner)) {
             MUST(is_document(inner));
         }
     } else if (scan_kind(value) == SCAN_STRING) {
         struct buffer again = {0};
-        scan_unescape(value, &text);
+        unescape((struct span){value.data + 1, value.size - 2}, &text);
         scan_append_string(&again, buffer_span(&text));
         MUST(is_document(buffer_span(&again)));
         buffer_free(&again);
