@@ -1,9 +1,9 @@
 /* The one door to the heap, so that a test can make the n-th allocation fail.
  *
- * memory_alloc_zero and memory_grow return NULL when there is no memory and leave everything as it
- * was; the memory_must_* pair is for small bookkeeping whose size is bounded by a named limit:
- * there the process ends with a clear text instead, which Raft survives by design (a crash
- * loses nothing that was acknowledged). */
+ * memory_alloc_zero and memory_grow return NULL when there is no memory and leave everything as
+ * it was; the memory_must_* pair is for small bookkeeping whose size is bounded by a named
+ * limit: there the process ends with a clear text instead, which Raft survives by design (a
+ * crash loses nothing that was acknowledged). */
 #ifndef RAFTPICO_BASE_MEMORY_H
 #define RAFTPICO_BASE_MEMORY_H
 

@@ -53,7 +53,6 @@ bool raft_peek_peer(const struct raft *raft, uint64_t id, struct raft_peer_state
                 .next = progress->next,
                 .probing = progress->state == PROGRESS_PROBE,
                 .in_snapshot = progress->state == PROGRESS_SNAPSHOT,
-                .recently_active = raft->now_ms - progress->heard_ms < raft->max_timeout_ms,
             };
             return true;
         }

@@ -300,13 +300,12 @@ uint64_t raft_term_at(const struct raft *raft, uint64_t index);
 enum raft_entry_kind raft_kind_at(const struct raft *raft, uint64_t index,
                                   const struct raft_configuration **configuration);
 
-/* Leader: a peer's progress, for GetServerState and for tests. False when there is none. */
+/* Leader: a peer's progress. False when there is none. */
 struct raft_peer_state {
     uint64_t match;
     uint64_t next;
     bool probing;
     bool in_snapshot;
-    bool recently_active;
 };
 bool raft_peek_peer(const struct raft *raft, uint64_t id, struct raft_peer_state *state);
 
