@@ -1,8 +1,8 @@
 /* The way to the machine and back: committed entries and released queries into batches, in
  * order; results to those who wait.
  *
- * Invariant: entries are handed out in index order, each once; a tag takes effect once
- * (sessions); a query's item stands behind every entry that it must see. */
+ * Invariant: entries are handed out in index order, each once; a tag takes effect
+ * once; a query's item stands behind every entry that it must see. */
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -60,7 +60,7 @@ void apply_clear(struct node *node) {
         apply_batch_free(applies->ready);
         applies->ready = next;
     }
-    sessions_clear(&applies->clients);
+    sessions_clear(&applies->sessions);
     *applies = (struct applies){.slot_free = NO_SLOT};
 }
 
@@ -117,10 +117,10 @@ void apply_expire(struct node *node) {
 }
 
 /* --- commands --- */
-static struct entry_tag *find_session(struct applies *applies, uint64_t server) {
-    for (uint32_t i = 0; i < applies->session_count; i++) {
-        if (applies->sessions[i].node == server) {
-            return &applies->sessions[i];
+static struct entry_tag *find_tag(struct applies *applies, uint64_t server) {
+    for (uint32_t i = 0; i < applies->tag_count; i++) {
+        if (applies->tags[i].node == server) {
+            return &applies->tags[i];
         }
     }
     return NULL;
@@ -128,46 +128,45 @@ static struct entry_tag *find_session(struct applies *applies, uint64_t server) 
 
 /* Whether a tag takes effect here and now; a function of the log alone, so the same everywhere.
  */
-static bool session_accepts(struct node *node, const struct entry *entry) {
+static bool tag_accepts(struct node *node, const struct entry *entry) {
     struct applies *applies = &node->applies;
     const struct cluster *cluster = members_at(node, entry->index);
-    struct entry_tag *session = find_session(applies, entry->tag.node);
+    struct entry_tag *last = find_tag(applies, entry->tag.node);
     if (cluster == NULL || raft_configuration_find(&cluster->raft, entry->tag.node) == NULL) {
         return false; /* of a server that was removed: its tags are forgotten */
     }
-    if (session == NULL) {
-        ASSERT(applies->session_count < SESSIONS_MAX);
-        applies->sessions[applies->session_count++] = entry->tag;
+    if (last == NULL) {
+        ASSERT(applies->tag_count < TAGS_MAX);
+        applies->tags[applies->tag_count++] = entry->tag;
         return true;
     }
-    bool later = entry->tag.incarnation > session->incarnation ||
-                 (entry->tag.incarnation == session->incarnation &&
-                  entry->tag.sequence > session->sequence);
+    bool later =
+        entry->tag.incarnation > last->incarnation ||
+        (entry->tag.incarnation == last->incarnation && entry->tag.sequence > last->sequence);
     if (later) {
-        *session = entry->tag;
+        *last = entry->tag;
     }
     return later;
 }
 
-/* A configuration takes effect for the sessions too: those of removed servers go. */
-static void prune_sessions(struct node *node, uint64_t index) {
+/* A configuration takes effect for the tags too: those of removed servers go. */
+static void prune_tags(struct node *node, uint64_t index) {
     struct applies *applies = &node->applies;
     const struct cluster *cluster = members_at(node, index);
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < applies->session_count; i++) {
+    for (uint32_t i = 0; i < applies->tag_count; i++) {
         if (cluster != NULL &&
-            raft_configuration_find(&cluster->raft, applies->sessions[i].node) != NULL) {
-            applies->sessions[kept++] = applies->sessions[i];
+            raft_configuration_find(&cluster->raft, applies->tags[i].node) != NULL) {
+            applies->tags[kept++] = applies->tags[i];
         }
     }
-    applies->session_count = kept;
+    applies->tag_count = kept;
 }
 
-void apply_load_sessions(struct node *node, const struct snapshot_header *header) {
+void apply_load_tags(struct node *node, const struct snapshot_header *header) {
     struct applies *applies = &node->applies;
-    memcpy(applies->sessions, header->sessions,
-           header->session_count * sizeof(struct entry_tag));
-    applies->session_count = header->session_count;
+    memcpy(applies->tags, header->tags, header->tag_count * sizeof(struct entry_tag));
+    applies->tag_count = header->tag_count;
 }
 
 static bool is_ours(const struct node *node, const struct entry_tag *tag) {
@@ -181,7 +180,7 @@ static bool session_applies(struct node *node, const struct entry *entry,
     uint64_t last_seq = 0;
     uint64_t waiter = pending != NULL ? entry->tag.sequence : 0;
     enum session_verdict verdict =
-        sessions_offer(&node->applies.clients, entry, waiter, &last_seq);
+        sessions_offer(&node->applies.sessions, entry, waiter, &last_seq);
     if (verdict == SESSION_APPLY || verdict == SESSION_REPEAT) {
         return verdict == SESSION_APPLY;
     }
@@ -195,7 +194,7 @@ static bool session_applies(struct node *node, const struct entry *entry,
 static void hand_command(struct node *node, const struct entry *entry) {
     uint64_t sequence = entry->tag.sequence;
     struct pending *pending = is_ours(node, &entry->tag) ? pending_peek(node, sequence) : NULL;
-    if (!session_accepts(node, entry)) {
+    if (!tag_accepts(node, entry)) {
         if (pending != NULL && !pending->handed) {
             pending_again(node, sequence); /* overtaken by a later tag: certainly not applied */
         }
@@ -234,7 +233,7 @@ static bool hand_line(struct node *node, struct span line) {
     if (entry.kind == ENTRY_COMMAND) {
         hand_command(node, &entry);
     } else if (entry.kind == ENTRY_CONFIGURATION) {
-        prune_sessions(node, entry.index);
+        prune_tags(node, entry.index);
     }
     return true;
 }
@@ -382,19 +381,19 @@ static void answer_repeat(struct node *node, const struct session_answer *answer
 /* Of commands that came before the answer at `index`, or up to it where it is there already. */
 static void answer_repeats(struct node *node, uint64_t index) {
     struct session_answer answer;
-    while (sessions_next(&node->applies.clients, index, &answer)) {
+    while (sessions_next(&node->applies.sessions, index, &answer)) {
         answer_repeat(node, &answer);
     }
 }
 
 static void command_done(struct node *node, const struct apply_batch *batch,
                          const struct apply_item *item) {
-    struct sessions *clients = &node->applies.clients;
+    struct sessions *sessions = &node->applies.sessions;
     struct span output = apply_item_output(batch, item);
     enum rpc_code code = item_code(item);
-    if (sessions_due(clients, item->index)) {
+    if (sessions_due(sessions, item->index)) {
         answer_repeats(node, item->index);
-        sessions_store(clients, item->index, (int32_t)code, output);
+        sessions_store(sessions, item->index, (int32_t)code, output);
     }
     uint64_t sequence = item->token & ~COMMAND_TOKEN;
     struct pending *pending = item->token == 0 ? NULL : pending_peek(node, sequence);

@@ -29,7 +29,7 @@ struct node *node_new(const struct node_options *options) {
     entries_init(&node->entries, 0, 0, 0);
     pending_init(&node->pendings);
     node->applies.slot_free = UINT32_MAX;
-    sessions_init(&node->applies.clients, random_next(&node->random));
+    sessions_init(&node->applies.sessions, random_next(&node->random));
     node->disk_next = 1;
     return node;
 }

@@ -56,7 +56,7 @@ enum status node_recover_snapshot(struct node *node, struct span header_line) {
         node->applies.handed = node->applies.applied = header->index;
         node->applies.handed_crc = header->chain_crc;
         node->applies.handed_time_ms = header->time_ms;
-        apply_load_sessions(node, header);
+        apply_load_tags(node, header);
         members_reset(node, header->configuration_index, &recovered->snapshot_cluster);
     }
     memory_free(header);

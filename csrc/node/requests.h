@@ -171,9 +171,9 @@ struct applies {
     size_t local_bytes;
     size_t output_bytes; /* of a large output of late: what a batch's may come to */
     /* Last applied tag of each server: a tag takes effect once. */
-    struct entry_tag sessions[SESSIONS_MAX];
-    uint32_t session_count;
-    struct sessions clients; /* the clients' own sessions */
+    struct entry_tag tags[TAGS_MAX];
+    uint32_t tag_count;
+    struct sessions sessions; /* of clients (sessions.h) */
 };
 
 void apply_clear(struct node *node);
@@ -188,6 +188,6 @@ void apply_read_done(struct node *node, struct job *job);
 void apply_restore(struct node *node, struct cargo *cargo); /* takes it */
 void apply_expire(struct node *node);
 void apply_hand_over(struct node *node); /* end of the turn: what was filled may be taken */
-void apply_load_sessions(struct node *node, const struct snapshot_header *header);
+void apply_load_tags(struct node *node, const struct snapshot_header *header);
 
 #endif

@@ -49,9 +49,8 @@ static void capture_header(struct node *node, struct job *job) {
     header->term = raft_term_at(node->raft, applies->handed);
     header->chain_crc = applies->handed_crc;
     header->time_ms = applies->handed_time_ms;
-    header->session_count = applies->session_count;
-    memcpy(header->sessions, applies->sessions,
-           applies->session_count * sizeof(struct entry_tag));
+    header->tag_count = applies->tag_count;
+    memcpy(header->tags, applies->tags, applies->tag_count * sizeof(struct entry_tag));
     raft_configuration_at(node->raft, applies->handed, &header->configuration_index);
     configuration_write(&job->configuration, members_at(node, applies->handed));
     job->snapshot = (struct raft_position){header->term, header->index};
@@ -74,7 +73,7 @@ static void begin_taking(struct node *node) {
 static void write_sessions(const struct node *node, struct buffer *head, uint32_t seed) {
     struct buffer lines;
     buffer_init(&lines);
-    sessions_write(&node->applies.clients, &lines);
+    sessions_write(&node->applies.sessions, &lines);
     for (struct span rest = buffer_span(&lines); rest.size > 0;) {
         const char *lf = memchr(rest.data, '\n', rest.size);
         size_t bytes = (size_t)(lf - rest.data);
@@ -448,14 +447,14 @@ static void jump(struct node *node, const struct job *job) {
     if (applies->handed >= job->header.index) {
         return;
     }
-    for (uint32_t i = 0; i < job->header.session_count; i++) {
-        const struct entry_tag *tag = &job->header.sessions[i];
+    for (uint32_t i = 0; i < job->header.tag_count; i++) {
+        const struct entry_tag *tag = &job->header.tags[i];
         if (tag->node == node->meta.node_id && tag->incarnation == node->meta.incarnation) {
             pending_overtaken(node, tag->sequence);
         }
     }
-    apply_load_sessions(node, &job->header);
-    sessions_clear(&applies->clients); /* the file's come with the machine's state */
+    apply_load_tags(node, &job->header);
+    sessions_clear(&applies->sessions); /* the file's come with the machine's state */
     applies->handed = job->header.index;
     applies->handed_crc = job->header.chain_crc;
     applies->handed_time_ms = job->header.time_ms;
@@ -528,7 +527,7 @@ static void loaded(struct node *node, struct job *job) {
         node_fail(node, job->status, job->error.text);
         return;
     }
-    if (sessions_read(&node->applies.clients, buffer_span(&job->sessions)) != STATUS_OK) {
+    if (sessions_read(&node->applies.sessions, buffer_span(&job->sessions)) != STATUS_OK) {
         node_fail(node, STATUS_CORRUPT, "a snapshot's sessions are not what was written");
         return;
     }

@@ -12,7 +12,7 @@
 #define STATE_HEAD "{\"state\":"
 #define CHAIN_DIGITS 8u
 #define TAG_BYTES_MAX 64u           /* [n,n,n], with numbers of sixteen digits */
-#define HEADER_FIXED_BYTES_MAX 512u /* the header without configuration and sessions */
+#define HEADER_FIXED_BYTES_MAX 512u /* the header without configuration and tags */
 
 enum stage {
     STAGE_HEADER,
@@ -23,10 +23,10 @@ enum stage {
 
 /* --- writing --- */
 
-static void write_sessions(struct buffer *out, const struct snapshot_header *header) {
+static void write_tags(struct buffer *out, const struct snapshot_header *header) {
     buffer_append_text(out, ",\"sessions\":[");
-    for (uint32_t i = 0; i < header->session_count; i++) {
-        const struct entry_tag *tag = &header->sessions[i];
+    for (uint32_t i = 0; i < header->tag_count; i++) {
+        const struct entry_tag *tag = &header->tags[i];
         buffer_append_text(out, i > 0 ? ",[" : "[");
         buffer_append_u64(out, tag->node);
         buffer_append_char(out, ',');
@@ -39,12 +39,12 @@ static void write_sessions(struct buffer *out, const struct snapshot_header *hea
 }
 
 uint32_t snapshot_write_header(struct buffer *out, const struct snapshot_header *header) {
-    ASSERT(header->session_count <= SESSIONS_MAX);
+    ASSERT(header->tag_count <= TAGS_MAX);
     ASSERT(header->configuration.size >= 2);
     ASSERT(header->index <= NUMBER_MAX && header->term <= NUMBER_MAX);
     /* Room for all of it first: an append that grows may move the content to the front. */
     buffer_reserve(out, HEADER_FIXED_BYTES_MAX + header->configuration.size +
-                            header->session_count * TAG_BYTES_MAX);
+                            header->tag_count * TAG_BYTES_MAX);
     size_t line_start = out->size;
     buffer_append_text(out, "{\"snapshot\":{\"cluster\":\"");
     buffer_append_text(out, header->cluster_id);
@@ -58,7 +58,7 @@ uint32_t snapshot_write_header(struct buffer *out, const struct snapshot_header 
     buffer_append_u64(out, header->configuration_index);
     buffer_append_text(out, ",\"configuration\":");
     buffer_append_span(out, header->configuration);
-    write_sessions(out, header);
+    write_tags(out, header);
     return line_seal(out, line_start, 0);
 }
 
@@ -127,14 +127,14 @@ static bool read_chain(struct cursor *cursor, uint32_t *chain_crc) {
     return true;
 }
 
-static bool read_sessions(struct cursor *cursor, struct snapshot_header *header) {
-    header->session_count = 0;
+static bool read_tags(struct cursor *cursor, struct snapshot_header *header) {
+    header->tag_count = 0;
     while (!cursor_text(cursor, SPAN("]}"))) {
-        if (header->session_count == SESSIONS_MAX ||
-            (header->session_count > 0 && !cursor_text(cursor, SPAN(",")))) {
+        if (header->tag_count == TAGS_MAX ||
+            (header->tag_count > 0 && !cursor_text(cursor, SPAN(",")))) {
             return false;
         }
-        struct entry_tag *tag = &header->sessions[header->session_count++];
+        struct entry_tag *tag = &header->tags[header->tag_count++];
         if (!cursor_member(cursor, SPAN("["), &tag->node) ||
             !cursor_member(cursor, SPAN(","), &tag->incarnation) ||
             !cursor_member(cursor, SPAN(","), &tag->sequence) ||
@@ -181,7 +181,7 @@ enum status snapshot_read_header(struct span line, struct snapshot_header *heade
                        &header->configuration_index) ||
         !cursor_text(&cursor, SPAN(",\"configuration\":")) ||
         !split_configuration(&cursor, &header->configuration) ||
-        !cursor_text(&cursor, SPAN("[")) || !read_sessions(&cursor, header)) {
+        !cursor_text(&cursor, SPAN("[")) || !read_tags(&cursor, header)) {
         return STATUS_CORRUPT;
     }
     return STATUS_OK;

@@ -31,7 +31,7 @@
 #include "wire/meta.h"
 
 #define SNAPSHOT_LINE_BYTES_MAX (1u << 30) /* a longer line is no snapshot's: bounds memory */
-#define SESSIONS_MAX 256u /* servers whose last applied tag is kept: members, and a margin */
+#define TAGS_MAX 256u /* servers whose last applied tag is kept: members, and a margin */
 
 struct snapshot_header {
     char cluster_id[CLUSTER_ID_BYTES];
@@ -41,8 +41,8 @@ struct snapshot_header {
     uint64_t time_ms; /* of the entry at index: time goes on from here */
     uint64_t configuration_index;
     struct span configuration; /* JSON, as in a CONFIGURATION entry; borrowed */
-    uint32_t session_count;
-    struct entry_tag sessions[SESSIONS_MAX]; /* last applied tag of each server */
+    uint32_t tag_count;
+    struct entry_tag tags[TAGS_MAX]; /* last applied tag of each server */
 };
 
 /* Append the sealed header line; returns its checksum, the seed of the next line. */

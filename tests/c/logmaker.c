@@ -107,8 +107,8 @@ void logmaker_snapshot(struct buffer *out, const struct logmaker *log, uint64_t 
         .time_ms = 1732406400000 + index,
         .configuration_index = 1,
         .configuration = SPAN("{\"members\":[{\"id\":1,\"sessions\":[[1,2,3]]}]}"),
-        .session_count = 2,
-        .sessions = {{1, 2, 3}, {2, 1, index}},
+        .tag_count = 2,
+        .tags = {{1, 2, 3}, {2, 1, index}},
     };
     size_t start = buffer_count(out);
     uint32_t seed = snapshot_write_header(out, &header);

@@ -190,7 +190,7 @@ static void test_meta_forms(void) {
 }
 
 static void make_header(struct snapshot_header *header, struct span configuration,
-                        uint32_t sessions) {
+                        uint32_t tags) {
     *header = (struct snapshot_header){
         .cluster_id = "0123456789abcdef0123456789abcdef",
         .index = 9,
@@ -199,10 +199,10 @@ static void make_header(struct snapshot_header *header, struct span configuratio
         .time_ms = 1732406400123,
         .configuration_index = 5,
         .configuration = configuration,
-        .session_count = sessions,
+        .tag_count = tags,
     };
-    for (uint32_t i = 0; i < sessions; i++) {
-        header->sessions[i] = (struct entry_tag){i + 1, NUMBER_MAX, i * 3};
+    for (uint32_t i = 0; i < tags; i++) {
+        header->tags[i] = (struct entry_tag){i + 1, NUMBER_MAX, i * 3};
     }
 }
 
@@ -212,7 +212,7 @@ static void test_snapshot_header_round_trip(void) {
         {"{\"sessions\":[[1,2,3]]}", 22},
         {"{\"a\":\",\\\"sessions\\\":[\"}", 23},
     };
-    static const uint32_t counts[] = {0, 1, SESSIONS_MAX};
+    static const uint32_t counts[] = {0, 1, TAGS_MAX};
     static struct snapshot_header header;
     static struct snapshot_header read;
     for (size_t c = 0; c < 9; c++) {
@@ -226,9 +226,8 @@ static void test_snapshot_header_round_trip(void) {
         CHECK(read.index == 9 && read.term == 3 && read.chain_crc == 0x9a3f00c2);
         CHECK(read.time_ms == header.time_ms && read.configuration_index == 5);
         CHECK(span_equal(read.configuration, header.configuration));
-        CHECK(read.session_count == header.session_count);
-        CHECK(memcmp(read.sessions, header.sessions,
-                     header.session_count * sizeof(header.sessions[0])) == 0);
+        CHECK(read.tag_count == header.tag_count);
+        CHECK(memcmp(read.tags, header.tags, header.tag_count * sizeof(header.tags[0])) == 0);
         buffer_free(&line);
     }
 }

@@ -220,8 +220,8 @@ static void write_snapshot(struct world *world, struct buffer *file, struct raft
                                       .time_ms = 1732406400000,
                                       .configuration_index = 1,
                                       .configuration = buffer_span(&configuration),
-                                      .session_count = 1,
-                                      .sessions = {{2, 1, 9}}};
+                                      .tag_count = 1,
+                                      .tags = {{2, 1, 9}}};
     uint32_t seed = snapshot_write_header(file, &header);
     seed = snapshot_write_state(file, SPAN("{\"a\":1}"), seed);
     snapshot_write_end(file, 1, buffer_count(file), seed);
