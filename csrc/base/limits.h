@@ -12,8 +12,7 @@
 #define ADDRESS_BYTES_MAX 280         /* "host:port": a DNS name is at most 253 */
 #define NUMBER_MAX ((1ULL << 53) - 1) /* terms and indexes from outside: exact in any JSON */
 
-/* --- a client's line ------------------------------------------------------------------------
- */
+/* --- a client's line --- */
 #ifndef LINE_BYTES_MAX
 #define LINE_BYTES_MAX (1024u * 1024u) /* one request line, its LF not counted */
 #endif
@@ -21,12 +20,11 @@
 #define BATCH_REQUESTS_MAX 1000u /* requests in one JSON-RPC batch */
 #define ID_BYTES_MAX 4096u       /* the raw text of an id */
 
-/* --- an entry --------------------------------------------------------------------------------
- */
+/* --- an entry --- */
 #define ENTRY_OVERHEAD_BYTES_MAX 1536u /* what the log adds around a command's input */
 #define ENTRY_BYTES_MAX (LINE_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX)
 
-/* --- clients' sessions -----------------------------------------------------------------------
+/* --- clients' sessions ---
  *
  * What a session does is part of the replicated state: every member must have the same numbers
  * here, so a change of one counts PEER_PROTOCOL up. */
@@ -53,8 +51,8 @@
 #define ADMIN_REQUESTS_MAX 64u /* AddServer, RemoveServer, TakeSnapshot that wait */
 #define ANSWERS_IN_FLIGHT_BYTES_MAX (64ull * 1024 * 1024) /* expected, of one connection */
 #ifndef IN_FLIGHT_PER_CLIENT_MAX
-#define IN_FLIGHT_PER_CLIENT_MAX                                                               \
-    4096u /* requests of one connection that wait: then it is not read */
+/* Requests of one connection that wait: then it is not read. */
+#define IN_FLIGHT_PER_CLIENT_MAX 4096u
 #endif
 #define IN_FLIGHT_MAX 16384u /* of all connections: then one that has some is not read */
 #define ANSWER_BYTES_GUESS (64u * 1024) /* expected before there were any answers */
@@ -98,9 +96,8 @@
 #define APPLY_BATCHES_MAX 2u /* with the apply thread: one running, one waiting */
 #define DISK_BATCH_BYTES_MAX (16u * 1024 * 1024) /* written and synced at once */
 #ifndef COMPACT_KEEP_ENTRIES
-#define COMPACT_KEEP_ENTRIES                                                                   \
-    10000u /* kept behind a snapshot for followers that lag a little                           \
-            */
+/* Kept behind a snapshot for followers that lag a little. */
+#define COMPACT_KEEP_ENTRIES 10000u
 #endif
 #define SNAPSHOT_LOG_BYTES_DEFAULT (64ull * 1024 * 1024)
 
@@ -119,8 +116,8 @@
 
 /* --- connections and threads --- */
 #ifndef CLIENT_CONNECTIONS_MAX
-#define CLIENT_CONNECTIONS_MAX                                                                 \
-    65536u /* accepted; fewer where the process may open fewer files */
+/* Accepted; fewer where the process may open fewer files. */
+#define CLIENT_CONNECTIONS_MAX 65536u
 #endif
 #define DESCRIPTORS_RESERVED 96u  /* of those kept back for files, dialling and extra ones */
 #define EXTRA_CONNECTIONS_MAX 32u /* past the limit, for peers alone */
@@ -151,17 +148,13 @@ STATIC_ASSERT(DESCRIPTORS_RESERVED >= EXTRA_CONNECTIONS_MAX + 3 * MEMBERS_MAX, "
 #ifndef RAFT_IN_FLIGHT_ENTRIES_MAX
 #define RAFT_IN_FLIGHT_ENTRIES_MAX 65536ull /* sent to one peer and not acknowledged yet */
 #endif
-#define RAFT_PEERS_MAX                                                                         \
-    (2 *                                                                                       \
-     MEMBERS_MAX) /* members, and removed ones that do not know it yet                     \
-                       */
+#define RAFT_PEERS_MAX (2 * MEMBERS_MAX) /* with removed ones that do not know it yet */
 #define RAFT_HEARTBEAT_MS_MOST 100u
 #define RAFT_HEARTBEATS_PER_TIMEOUT 3u
 #define RAFT_OFFERS_PER_HEARTBEAT 4u /* how often a peer with a full queue is offered again */
 #define RAFT_DEPARTING_TIMEOUTS 10u  /* a removed peer is kept informed for at most so long */
 
-/* --- default election timing, milliseconds (CreateCluster) -----------------------------------
- */
+/* --- default election timing, milliseconds (CreateCluster) --- */
 #define MIN_ELECTION_TIMEOUT_MS_DEFAULT 300u
 #define MAX_ELECTION_TIMEOUT_MS_DEFAULT 2000u
 #define ELECTION_TIMEOUT_MS_LEAST 10u

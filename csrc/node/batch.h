@@ -24,11 +24,9 @@ enum apply_kind {
     APPLY_STATE,    /* machine.snapshot(), to be looked at: output is one line of JSON text, LF,
                     for each piece */
     APPLY_SNAPSHOT, /* machine.snapshot() as of here, to be kept: begin to write it behind the
-                       header line that is the input; node_snapshot_written() says how it ended
-                     */
+                       head that is the input; node_snapshot_written() says how it ended */
     APPLY_RESTORE,  /* machine.restore() from what `cargo` reads */
-    APPLY_NOTICE,   /* input is a JSON object for the log: {"level":..,"event":..,"text":..,...}
-                     */
+    APPLY_NOTICE,   /* input is a JSON object for the log: {"level":..,"event":..,"text":..} */
 };
 
 enum apply_outcome {
@@ -41,10 +39,9 @@ enum apply_outcome {
 
 struct apply_item {
     enum apply_kind kind;
-    bool
-        wants_output; /* false: nobody here waits for what the machine returns; skip encoding */
-    bool in_process;  /* SNAPSHOT: not by a child process, those did not end well lately */
-    uint64_t index;   /* COMMAND: of its entry. Queries, SNAPSHOT: the last applied one */
+    bool wants_output; /* false: nobody here waits for what it returns; skip encoding */
+    bool in_process;   /* SNAPSHOT: not by a child process, those did not end well lately */
+    uint64_t index;    /* COMMAND: of its entry. Queries, SNAPSHOT: the last applied one */
     uint64_t term;
     uint64_t time_ms; /* replicated time, ms since 1970; queries: of the last applied entry */
     uint64_t token;   /* the node's own, to find the caller again */

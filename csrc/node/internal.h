@@ -64,10 +64,9 @@ struct node {
     uint64_t generation;
     uint64_t writing_since_ms;
     bool stall_noticed;
-    char no_space
-        [ERROR_TEXT_BYTES_MAX]; /* why commands are refused (112); "" when they are not */
-    uint64_t full_since_ms;     /* while no_space says so */
-    struct job *stuck;          /* a JOB_WRITE that found no space: to be tried again */
+    char no_space[ERROR_TEXT_BYTES_MAX]; /* why commands are refused (112); "": they are not */
+    uint64_t full_since_ms;              /* while no_space says so */
+    struct job *stuck; /* a JOB_WRITE that found no space: to be tried again */
     uint64_t stuck_retry_ms;
 
     struct node_conn *dirty;
@@ -100,12 +99,11 @@ const char *node_role_name(const struct node *node);
 /* GetServerState's result; `user` is the machine's own state as JSON text, or empty. */
 void node_write_state(const struct node *node, struct buffer *json, struct span user);
 
-/* execute.c: one step of the core with its consequences for the lines, and the turn's actions
- */
+/* execute.c: one step of the core with its consequences for the lines; the turn's actions. */
 enum raft_result execute_step(struct node *node, struct raft_event *event,
                               struct raft_outcome *outcome);
-void execute_quietly(struct node *node,
-                     struct raft_event *event); /* a refusal needs no answer */
+/* The same, where a refusal needs no answer. */
+void execute_quietly(struct node *node, struct raft_event *event);
 void execute_actions(struct node *node);
 bool execute_is_behind(const struct node *node); /* too many bytes wait for the disk */
 void execute_write(struct node *node);

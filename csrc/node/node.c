@@ -256,7 +256,6 @@ static void leave_if_removed(struct node *node) {
     admin_fail_all(node, RPC_NOT_MEMBER, "this server was removed from its cluster");
 }
 
-/* --- the turn --- */
 /* A leader whose disk hangs, or stays full, would keep its followers quiet for ever: it makes
  * way (D6). Reads and the state are still answered. */
 static void heed_stalled_disk(struct node *node) {
@@ -310,6 +309,7 @@ static void forget_old_lines(struct node *node) {
     }
 }
 
+/* --- the turn --- */
 void node_turn(struct node *node) {
     if (node->stopped) {
         apply_hand_over(node); /* what it has to say; the core is not stepped any more */

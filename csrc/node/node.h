@@ -1,7 +1,7 @@
 /* A whole member as a function of its inputs: everything that decides, nothing that carries.
  *
  * In go bytes from connections, ticks, finished disk jobs and finished apply batches; out come
- * bytes for connections, addresses to dial, disk jobs and apply batches. Inputs only record;
+ * bytes for connections, addresses to dial, disk jobs and apply batches. Inputs mostly record;
  * node_turn() then acts on all of them at once, and the host carries what it left. No sockets,
  * files, threads or clock: time comes with each input, randomness from a seed, so a cluster of
  * nodes lives in one thread and replays.
@@ -51,9 +51,8 @@ void node_notice(struct node *node, const char *level, const char *event, const 
 
 /* --- connections ---
  *
- * The host
- * keeps one node_conn for each of its connections and says when bytes came and when it is gone.
- * `host` is the host's own handle, handed back with what is to be written. */
+ * The host keeps one node_conn for each of its connections and says when bytes came and when it
+ * is gone. `host` is the host's own handle, handed back with what is to be written. */
 struct node_conn *node_conn_open(struct node *node, void *host);
 void node_conn_receive(struct node *node, struct node_conn *conn, struct span bytes);
 void node_conn_closed(struct node *node, struct node_conn *conn); /* `conn` is gone after it */

@@ -80,8 +80,8 @@ struct configuration_record {
     uint64_t index;
     struct cluster cluster;
 };
-#define CONFIGURATIONS_MAX                                                                     \
-    64u /* with the one of the snapshot; more only between two snapshots */
+/* With the one of the snapshot; more only between two snapshots. */
+#define CONFIGURATIONS_MAX 64u
 
 struct members {
     struct configuration_record *records; /* by index, rising */
@@ -124,14 +124,13 @@ struct admin {
     enum admin_kind kind;
     enum admin_stage stage;
     char address[ADDRESS_BYTES_MAX];
-    struct caller
-        caller;       /* of our own client; empty for one that came from a peer or ourselves */
-    uint64_t origin;  /* peer that forwarded it; 0: our own */
-    uint64_t batch;   /* its number there, or ours when forwarded */
-    bool again;       /* sent before to an earlier leader: may be done already */
-    uint64_t node_id; /* ADD: the learner. REMOVE: who goes */
-    uint64_t index;   /* SNAPSHOT: covers at least this */
-    uint64_t term;    /* FORWARDED: to the leader of this term */
+    struct caller caller; /* our own client; empty where a peer, or we ourselves, asked */
+    uint64_t origin;      /* peer that forwarded it; 0: our own */
+    uint64_t batch;       /* its number there, or ours when forwarded */
+    bool again;           /* sent before to an earlier leader: may be done already */
+    uint64_t node_id;     /* ADD: the learner. REMOVE: who goes */
+    uint64_t index;       /* SNAPSHOT: covers at least this */
+    uint64_t term;        /* FORWARDED: to the leader of this term */
     uint64_t deadline_ms;
     uint64_t step_deadline_ms;
     uint64_t progress; /* ADD: how far the learner came */

@@ -5,7 +5,7 @@
  *
  * The sequence number is the place in the ring and goes into the entry's tag. When the leader
  * changes, everything is given again, in order, under the same tags: members apply a tag once,
- * so a change of leader never makes an outcome unknown (design.md, "A server is a session").
+ * so a change of leader never makes an outcome unknown.
  * Invariant: within an epoch (one leader, one term) sequences are given in rising order. */
 #include "base/assert.h"
 #include "base/memory.h"

@@ -47,8 +47,8 @@ void pending_clear(struct pendings *pendings);
 void pending_add(struct node *node, struct caller *caller, const struct rpc_request *request);
 struct pending *pending_peek(struct node *node, uint64_t sequence); /* NULL: not waiting */
 void pending_forget(struct node *node, uint64_t sequence); /* after its caller was answered */
-void pending_again(struct node *node,
-                   uint64_t sequence); /* certainly not applied: new sequence */
+/* Certainly not applied: it gets a new sequence. */
+void pending_again(struct node *node, uint64_t sequence);
 void pending_forward(struct node *node);
 void pending_restart_forwarding(struct node *node);
 void pending_expire(struct node *node);
@@ -153,11 +153,10 @@ struct applies {
     struct apply_batch *ready;   /* complete, not taken yet (a list) */
     struct apply_batch *ready_last;
     struct apply_batch *spare;
-    uint32_t outstanding; /* with the apply thread */
-    uint64_t
-        through[APPLY_BATCHES_MAX]; /* applied index after each outstanding one, in order */
-    uint64_t handed;                /* last entry put into a batch */
-    uint32_t handed_crc;            /* the chain's checksum there */
+    uint32_t outstanding;                /* with the apply thread */
+    uint64_t through[APPLY_BATCHES_MAX]; /* applied index after each of those, in order */
+    uint64_t handed;                     /* last entry put into a batch */
+    uint32_t handed_crc;                 /* the chain's checksum there */
     uint64_t handed_time_ms;
     uint64_t applied;
     bool reading;             /* old lines are being read back from the disk */

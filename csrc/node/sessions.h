@@ -64,11 +64,10 @@ enum session_verdict {
 /* The answer for a waiter of a repeat; the text is borrowed until the next call. */
 struct session_answer {
     uint64_t waiter;
-    uint64_t index; /* of the entry that took effect */
-    int32_t code;   /* 0: a result; else the error's */
-    bool kept;      /* false: too large, or too long ago: only that it was applied is known */
-    struct span
-        text; /* the result, or what the machine's side said of the error; may be empty */
+    uint64_t index;   /* of the entry that took effect */
+    int32_t code;     /* 0: a result; else the error's */
+    bool kept;        /* false: too large, or too long ago: only that it was applied is known */
+    struct span text; /* the result, or what the machine's side said of it; may be empty */
 };
 
 /* `seed`: for hashing only, it may differ between members. */

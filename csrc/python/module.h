@@ -12,9 +12,7 @@
 #include "base/status.h"
 #include "python/value.h"
 
-#define APPLY_KINDS                                                                            \
-    3 /* the apply kinds that reach machine.apply(): command and both queries                  \
-       */
+#define APPLY_KINDS 3 /* that reach machine.apply(): command and both queries */
 
 struct module_state {
     PyTypeObject *server_type;

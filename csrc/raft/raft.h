@@ -95,8 +95,7 @@ struct raft_message {
     bool pre;      /* VOTE, VOTE_REPLY: a pre-vote */
     bool granted;  /* VOTE_REPLY */
     bool transfer; /* VOTE: campaign ordered by the leader, overrides stickiness (3.10) */
-    struct raft_position
-        last; /* VOTE: candidate's last entry. SNAPSHOT: the snapshot's position */
+    struct raft_position last; /* VOTE: candidate's last entry. SNAPSHOT: its position */
 
     /* APPEND: the entry before the first one. APPEND_REPLY: rejected: the one that was not
      * found; accepted: the last entry that the leader's messages have verified, durable or not.
@@ -113,9 +112,8 @@ struct raft_message {
     uint64_t first;
     uint64_t end; /* last index offered, included */
 
-    bool rejected; /* APPEND_REPLY: the previous entry is not in the follower's log */
-    uint64_t
-        match; /* APPEND_REPLY, SNAPSHOT_REPLY: durable and equal to the leader's up to here */
+    bool rejected;  /* APPEND_REPLY: the previous entry is not in the follower's log */
+    uint64_t match; /* APPEND_REPLY, SNAPSHOT_REPLY: durable, and as the leader's, up to here */
     struct raft_position hint; /* rejected: a position the logs may agree at or before: the
                                   follower's last entry whose term is <= previous.term */
 };

@@ -3,7 +3,7 @@
  *   loop   libuv: sockets, timers, the node. Never takes the GIL, never waits for the disk.
  *   disk   writes and syncs batches, reads old lines, carries snapshots.
  *   apply  the caller's own thread: it takes batches with server_wait_batch(), runs them and
- * gives them back with server_finish_batch(). The only one that knows about Python.
+ *          gives them back with server_finish_batch(). The only one that knows about Python.
  *
  * Life: server_open (binds, opens the directory) -> server_start (threads) -> wait/finish ...
  * until wait returns NULL with *stopped -> server_close (joins, frees). */
@@ -22,20 +22,19 @@ struct server;
 struct writing; /* server/writing.h */
 
 struct server_options {
-    const char
-        *address; /* "host:port" to listen on and to be known by; port 0: the system chooses */
-    const char *data_path;       /* data directory; NULL: in memory only */
-    bool insecure;               /* allow an address that is not loopback */
-    bool sync;                   /* false: never sync (benchmarks only) */
-    uint64_t segment_bytes;      /* 0: default */
+    const char *address;    /* "host:port" to listen on and to be known by; port 0: the system
+                            chooses */
+    const char *data_path;  /* data directory; NULL: in memory only */
+    bool insecure;          /* allow an address that is not loopback */
+    bool sync;              /* false: never sync (benchmarks only) */
+    uint64_t segment_bytes; /* 0: default */
     uint64_t snapshot_log_bytes; /* take a snapshot by itself when the log since the last one is
                                     larger than this and than the last snapshot; 0: default (64
                                     MiB) */
     uint64_t seed;               /* of the randomised time-outs; 0: from the system */
     uint64_t snapshot_timeout_ms; /* a child process that writes a snapshot without progress
                                      for this long is ended; 0: default (300,000) */
-    uint32_t
-        request_timeout_ms; /* every request is answered within this; 0: default (60,000) */
+    uint32_t request_timeout_ms; /* each request is answered within this; 0: default (60,000) */
 };
 
 /* Bind, open and read back. On failure `error` says what, where and why, and what to do. */
@@ -68,8 +67,8 @@ enum status server_exit_status(struct server *server, struct error *error);
 enum status server_call(struct server *server, struct span line, uint32_t timeout_ms,
                         struct buffer *response) MUST_USE;
 
-/* Any thread, any time: a recent copy of GetServerState's result (JSON text) plus "members".
- * Never blocks on the loop. */
+/* Any thread, any time: the essentials, of a recent copy, as a JSON object (its members:
+ * raftpico.Server.state()). Never blocks on the loop. */
 void server_peek_state(struct server *server, struct buffer *json);
 
 /* The address that is listened on (the port filled in). Valid as long as the server. */

@@ -34,7 +34,7 @@ enum entry_kind {
     ENTRY_CONFIGURATION,
 };
 
-/* Who took a command: members apply a tag once (design.md, "A server is a session"). */
+/* Who took a command: members apply a tag once, so a server can give it to a leader again. */
 struct entry_tag {
     uint64_t node;        /* id of the server that took it */
     uint64_t incarnation; /* that server's life */

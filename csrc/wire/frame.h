@@ -22,8 +22,8 @@ enum frame_result frame_next(struct frame *frame, struct span input, size_t byte
                              struct span *line, size_t *consumed);
 
 /* Whether a line is the start of an HTTP request or one of its headers ("GET / HTTP/1.1",
- * "Host: x"): see protocol.md section 3. Never true of what begins with { or [, nor of any
- * JSON. */
+ * "Host: x"): then the connection is closed, so that no web page makes its reader's browser
+ * send requests here in a body. Never true of what begins with { or [, nor of any JSON. */
 bool frame_looks_like_http(struct span line);
 
 #endif

@@ -1,5 +1,5 @@
 /* JSON-RPC 2.0: a line to requests, and answers to lines. One scan over the bytes of a request;
- * spans, no tree. protocol.md sections 1 to 3 are the contract. */
+ * spans, no tree. The contract is README.md's section "JSON-RPC". */
 #ifndef RAFTPICO_WIRE_RPC_H
 #define RAFTPICO_WIRE_RPC_H
 

@@ -1,5 +1,5 @@
-/* The methods, their params by name and by position, and what each value must be; protocol.md
- * section 2. It knows nothing of the envelope around them.
+/* The methods, their params by name and by position, and what each value must be. It knows
+ * nothing of the envelope around them.
  *
  * Invariant: a request leaves here either with every field of its method checked and in range,
  * or with an error that says which member was wrong and what was expected. */

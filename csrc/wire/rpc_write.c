@@ -1,4 +1,4 @@
-/* Answers as text, and the table of errors; protocol.md sections 1 and 3.
+/* Answers as text, and the table of errors.
  *
  * Invariant: the id, result and data that come in are valid JSON on one line, so what goes out
  * is one line of valid JSON. */
