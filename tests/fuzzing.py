@@ -35,8 +35,22 @@ DISK = [
 ]
 HOST = ["tests/c/nodehost.c", *DISK, *NODE]
 
+WIRE = [
+    *sources("base/*.c"),
+    *(f"csrc/wire/{name}.c" for name in ("rpc", "rpc_params", "rpc_write", "address", "frame")),
+    *sources("wire/scan*.c"),
+    "tests/c/scanner_plain.c",
+]
+STORE = [
+    *sources("base/*.c", "storage/*.c"),
+    *(f"csrc/wire/{name}.c" for name in ("entry", "line", "meta", "snapshot")),
+    *("tests/c/memfs.c", "tests/c/memfs_files.c"),
+]
+
 # Sources, libraries, and the longest input that is tried.
 TARGETS: dict[str, tuple[list[str], list[str], int]] = {
+    "wire": (["tests/fuzz/fuzz_wire.c", *WIRE], [], 1000),
+    "storage": (["tests/fuzz/fuzz_storage.c", *STORE], [], 5000),
     "request": (["tests/fuzz/fuzz_request.c", *HOST], ["-ljansson"], 2000),
     "peer": (["tests/fuzz/fuzz_peer.c", *HOST], ["-ljansson"], 1000),
     "core": (["tests/fuzz/fuzz_core.c", *sources("base/*.c", "raft/*.c")], [], 1000),

@@ -13,9 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cbuild import ROOT, build, folder, run
-
-FUZZ_SECONDS = 5
+from cbuild import build, run
 
 STORAGE = [
     f"csrc/storage/{name}.c"
@@ -98,32 +96,3 @@ def test_files_can_be_read_by_people(tmp_path: Path) -> None:
         command = [jq, ".index", *map(str, sorted(data.glob("log-*.jsonl")))]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert said.split() == [str(index) for index in range(1, 301)]
-
-
-def fuzzer() -> Path:
-    """The fuzz target; skips where clang cannot build one."""
-    clang = shutil.which("clang")
-    if clang is None:
-        pytest.skip("fuzzing wants clang, which is not here")
-    # NULL + 0 is where an empty span begins: C2y defines it, and no compiler minds.
-    flags = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize=pointer-overflow"]
-    probe = folder() / "probe_storage.c"
-    probe.write_text("int LLVMFuzzerTestOneInput(void *a, long b) { return a == 0 && b; }\n")
-    command = [clang, *flags, str(probe), "-o", str(folder() / "probe_storage")]
-    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("this clang has no libFuzzer")
-    sources = ["tests/fuzz/fuzz_storage.c", *MEMFS, *STORAGE, *WIRE, *BASE]
-    return build("fuzz_storage", sources, flags=flags, compiler=clang)
-
-
-def test_fuzz_briefly(tmp_path: Path) -> None:
-    """Any bytes as a log, a meta file or a snapshot: opened or refused, and read back right."""
-    run(
-        fuzzer(),
-        f"-max_total_time={FUZZ_SECONDS}",
-        "-max_len=5000",
-        f"-artifact_prefix={tmp_path}/",
-        str(tmp_path),
-        str(ROOT / "tests" / "fuzz" / "corpus_storage"),
-        timeout=FUZZ_SECONDS + 60,
-    )
