@@ -1,4 +1,7 @@
-"""Builds the C tests, with sanitizers, into a folder that goes away with the run."""
+"""Builds the C tests, with sanitizers, into a folder that goes away with the run.
+
+A source is compiled once for each way of compiling it, however many programs it is part of.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +39,11 @@ SANITIZE = [
 ]
 # What the sanitizers of a C test say ends it, and names the line.
 ENVIRONMENT = {"UBSAN_OPTIONS": "print_stacktrace=1", "ASAN_OPTIONS": "detect_leaks=1"}
+
+
+_compilers = ThreadPoolExecutor(os.cpu_count())
+_objects: dict[tuple[str, ...], Future[Path]] = {}
+_objects_lock = threading.Lock()
 
 
 @functools.cache
@@ -63,14 +73,33 @@ def build(
         "-g",
         *(SANITIZE if sanitize else []),
         *flags,
-        *(str(ROOT / source) for source in sources),
-        "-o",
-        str(folder() / name),
-        *libs,
     ]
+    compiling = [_object(command, ROOT / source) for source in sources]
+    objects = [str(made.result()) for made in compiling]
+    _call([*command, *objects, "-o", str(folder() / name), *libs])
+    return folder() / name
+
+
+def _object(command: Sequence[str], source: Path) -> Future[Path]:
+    """The object of a source, as it is now (mutants differ in their text, not always in their
+    name), compiled beside others and by whoever asks first."""
+    stat = source.stat()
+    key = (*command, str(source), str(stat.st_mtime_ns), str(stat.st_size))
+    with _objects_lock:
+        if key not in _objects:
+            made = folder() / f"{source.stem}-{len(_objects)}.o"
+            _objects[key] = _compilers.submit(_compile, command, source, made)
+        return _objects[key]
+
+
+def _compile(command: Sequence[str], source: Path, made: Path) -> Path:
+    _call([*command, "-c", str(source), "-o", str(made)])
+    return made
+
+
+def _call(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
-    return folder() / name
 
 
 def run(program: Path, *arguments: str, timeout: float = 120.0) -> str:
