@@ -319,6 +319,10 @@ class Member:
             return "(no log)"
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
+    def wait_says(self, text: str) -> None:
+        """Until its log has the text; a running member's comes a moment after the event."""
+        wait_for(f"{self} says {text!r}", lambda: text in self.tail())
+
     # -- requests --
 
     def connect(self, timeout: float = 10.0) -> Connection:

@@ -113,7 +113,8 @@ def test_it_comes_back_by_itself(
     wait_for("it is no learner", lambda: broken.state()["role"] != "Learner")
     wait_for("its mark is gone", lambda: not is_marked(broken))
     if damage is not delete:
-        assert "damage at line" in broken.tail() and "votes again" in broken.tail()
+        broken.wait_says("damage at line")
+        broken.wait_says("votes again")
         assert "in order" in check_tool(broken)
     cluster.assert_logs_identical()
 
@@ -258,7 +259,7 @@ def test_an_unfinished_creation_can_be_asked_again(make_cluster: MakeCluster) ->
     assert "NOTE: meta.jsonl: it has an identity, but there is no log" in check_tool(one)
     one.start()
     one.wait_ready()
-    assert "this starts as a new server" in one.tail()
+    one.wait_says("this starts as a new server")
     assert one.result("CreateCluster") == {"members": [one.address]}
     assert code_of(one.apply({"Put": {"key": "k", "value": 1}})) is None
     one.restart()

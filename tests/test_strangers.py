@@ -74,6 +74,7 @@ def test_a_flood_of_connections_leaves_peers_and_files_theirs(
             assert late.is_silent(5) is False  # and closed
     wait_for("room again", lambda: accepts(leader))
     cluster.wait_converged()
+    leader.wait_says("are turned away")
     assert leader.log.read_text().count("are turned away") == 1
 
 
