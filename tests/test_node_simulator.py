@@ -35,9 +35,7 @@ SOURCES = [
         "csrc/base/*.c",
     )
     for path in sorted(ROOT.glob(pattern))
-] + [
-    f"csrc/server/{name}.c" for name in ("disk_jobs", "backend_store", "writing", "reader")
-]
+] + [f"csrc/server/{name}.c" for name in ("disk_jobs", "backend_store", "writing", "reader")]
 # Small limits are met often: queues fill, blocks and segments end, snapshots have many pieces.
 LIMITS = {
     "FILL_STEP_BYTES": 8192,
