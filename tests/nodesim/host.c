@@ -38,6 +38,7 @@ void host_wake(struct world *world, struct server *server) {
 }
 
 void host_input(struct world *world, struct server *server) {
+    vdisk_use(server->disk); /* what it ends up freeing may hold files open */
     node_set_time(server->node, host_now_ms(world, server), wall_ms(world, server));
     host_wake(world, server);
 }
@@ -235,6 +236,7 @@ void host_turn(struct world *world, struct server *server) {
         return;
     }
     struct node *node = server->node;
+    vdisk_use(server->disk);
     node_set_time(node, host_now_ms(world, server), wall_ms(world, server));
     take_writing(world, server);
     node_turn(node);
@@ -348,6 +350,7 @@ void host_start(struct world *world, struct server *server) {
 }
 
 static void free_parts(struct server *server) {
+    vdisk_use(server->disk); /* a snapshot that was to be restored is an open file */
     while (server->todo != NULL) {
         struct job *next = server->todo->next;
         job_free(server->todo);
@@ -358,7 +361,6 @@ static void free_parts(struct server *server) {
         apply_batch_free(server->batches);
         server->batches = next;
     }
-    vdisk_use(server->disk);
     vdisk_die_at(server->disk, 1); /* closing must leave no trace */
     disk_jobs_clear(&server->jobs);
     writing_clear(&server->writing);
