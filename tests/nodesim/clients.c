@@ -1,7 +1,8 @@
 /* Who asks for what: lines of JSON-RPC from clients that come, go, fall silent and talk
  * nonsense; see nodesim.h.
  *
- * A client never sends a command again: what became of it is the history's to find out. */
+ * A client sends a command again only in its session, to whomever it is connected to, until it
+ * has an answer; what became of all others is the history's to find out. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,9 @@ static struct request *new_request(struct world *world, const struct client *cli
     *request = (struct request){.id = world->request_count,
                                 .kind = kind,
                                 .key = (uint32_t)world_between(world, 0, KEYS_MAX - 1),
+                                .origin = world->request_count,
+                                .client = client->number,
+                                .age_ms_max = NEVER,
                                 .pipe = client->pipe->id,
                                 .server = client->pipe->ends[1].server->number,
                                 .floor = world->floor};
@@ -81,10 +85,10 @@ static void write_pad(struct world *world, struct buffer *line) {
     buffer_extend(line, size);
 }
 
-static void write_input(struct world *world, struct buffer *line,
-                        const struct request *request) {
+static void write_input(struct world *world, struct buffer *line, struct request *request) {
     uint64_t kind = world_between(world, 0, 19);
     const char *verb = kind < 12 ? "put" : kind < 17 ? "cas" : kind < 18 ? "mute" : "raise";
+    request->outcome = kind < 17 ? RPC_OK : kind < 18 ? RPC_NO_OUTPUT : RPC_MACHINE_ERROR;
     buffer_append_format(line, "{\"%s\":{\"key\":%u,\"value\":%llu,\"old\":%llu,\"pad\":\"",
                          verb, request->key, (number)request->id,
                          (number)world_between(world, 0, request->id));
@@ -92,29 +96,97 @@ static void write_input(struct world *world, struct buffer *line,
     buffer_append_text(line, "\"}}");
 }
 
-static void write_apply(struct world *world, struct buffer *line,
-                        const struct request *request) {
+/* What a client asks to be told, or to see at least. */
+static void write_wishes(struct world *world, struct buffer *line, struct request *request) {
+    const struct rates *rates = &world->rates;
+    if (world_chance(world, rates->index)) {
+        request->wants_index = true;
+        buffer_append_text(line, "\"index\":true,");
+    }
+    if (request->kind != REQUEST_COMMAND && world_chance(world, rates->min_index)) {
+        uint64_t how = world_between(world, 0, 9);
+        request->min_index = how < 6   ? world->seen_index
+                             : how < 8 ? world_between(world, 0, world->floor)
+                                       : world->floor + world_between(world, 1, 30);
+        buffer_append_format(line, "\"min_index\":%llu,", (number)request->min_index);
+    }
+    if (request->kind != REQUEST_COMMAND && world_chance(world, rates->staleness)) {
+        request->age_ms_max = world_between(world, 0, world_chance(world, 500000) ? 50 : 3000);
+        buffer_append_format(line, "\"max_staleness_ms\":%llu,", (number)request->age_ms_max);
+    }
+}
+
+/* The next command of the client's session, with its input; or the first of another one. */
+static void begin_command(struct world *world, struct client *client, struct request *request) {
+    if (client->session == 0 || world_chance(world, 30000)) {
+        client->session = request->id;
+        client->seq = 0;
+        client->opened = false;
+    }
+    client->seq++;
+    client->unanswered = request->id;
+    buffer_clear(&client->input);
+    write_input(world, &client->input, request);
+}
+
+static void write_session(struct world *world, struct client *client, struct buffer *line,
+                          struct request *request) {
+    bool gives_up = client->opened && world_chance(world, 20000);
+    if (client->unanswered == 0 || gives_up) {
+        begin_command(world, client, request);
+    }
+    struct request *opener = clients_find(world, client->session);
+    const struct request *first = clients_find(world, client->unanswered);
+    opener->sent_seq = client->seq;
+    request->origin = first->id;
+    request->key = first->key;
+    request->session = client->session;
+    request->seq = client->seq;
+    buffer_append_format(line, "\"session\":\"s%llu\",\"seq\":%llu,\"input\":",
+                         (number)request->session, (number)request->seq);
+    buffer_append_span(line, buffer_span(&client->input));
+}
+
+void clients_settled(struct world *world, const struct request *request, bool applied) {
+    struct client *client = &world->clients[request->client];
+    client->opened = client->opened || (applied && request->session == client->session);
+    if (request->origin == client->unanswered) {
+        client->unanswered = 0;
+    }
+}
+
+static void write_apply(struct world *world, struct client *client, struct buffer *line,
+                        struct request *request, bool session) {
     const char *kind = request->kind == REQUEST_COMMAND ? "Command"
                        : request->kind == REQUEST_QUERY ? "Query"
                                                         : "LocalQuery";
-    bool named = world_chance(world, 800000);
+    bool named = session || world_chance(world, 800000);
     buffer_append_format(line,
-                         named ? "\"Apply\",\"params\":{\"kind\":\"%s\",\"input\":"
+                         named ? "\"Apply\",\"params\":{\"kind\":\"%s\","
                                : "\"Apply\",\"params\":[\"%s\",",
                          kind);
-    if (request->kind == REQUEST_COMMAND) {
+    if (named) {
+        write_wishes(world, line, request);
+        buffer_append_text(line, session ? "" : "\"input\":");
+    }
+    if (session) {
+        write_session(world, client, line, request);
+    } else if (request->kind == REQUEST_COMMAND) {
         write_input(world, line, request);
     } else {
         buffer_append_format(line, "{\"get\":%u}", request->key);
     }
+    clients_find(world, request->origin)->tries++;
     buffer_append_char(line, named ? '}' : ']');
 }
 
 /* One request object; `method` (with its params) is NULL for an Apply. */
-static struct request *write_request(struct world *world, const struct client *client,
+static struct request *write_request(struct world *world, struct client *client,
                                      struct buffer *line, enum request_kind kind,
-                                     const char *method) {
+                                     const char *method, bool again) {
     struct request *request = new_request(world, client, kind);
+    bool session =
+        again || (kind == REQUEST_COMMAND && world_chance(world, world->rates.session));
     request->quiet = kind == REQUEST_COMMAND && world_chance(world, world->rates.quiet);
     buffer_append_text(line, "{\"jsonrpc\":\"2.0\",");
     if (!request->quiet) {
@@ -122,7 +194,7 @@ static struct request *write_request(struct world *world, const struct client *c
     }
     buffer_append_text(line, "\"method\":");
     if (method == NULL) {
-        write_apply(world, line, request);
+        write_apply(world, client, line, request, session);
     } else {
         buffer_append_text(line, method);
     }
@@ -148,7 +220,15 @@ static void send_method(struct world *world, struct client *client, enum request
                         const char *method) {
     struct buffer line;
     buffer_init(&line);
-    struct request *request = write_request(world, client, &line, kind, method);
+    struct request *request = write_request(world, client, &line, kind, method, false);
+    send_line(world, client, &line, request->id);
+    buffer_free(&line);
+}
+
+static void send_again(struct world *world, struct client *client) {
+    struct buffer line;
+    buffer_init(&line);
+    struct request *request = write_request(world, client, &line, REQUEST_COMMAND, NULL, true);
     send_line(world, client, &line, request->id);
     buffer_free(&line);
 }
@@ -166,7 +246,7 @@ static void send_batch(struct world *world, struct client *client) {
     uint64_t count = world_between(world, 1, 8);
     for (uint64_t i = 0; i < count; i++) {
         buffer_append_char(&line, i == 0 ? '[' : ',');
-        write_request(world, client, &line, some_kind(world), NULL);
+        write_request(world, client, &line, some_kind(world), NULL, false);
     }
     buffer_append_char(&line, ']');
     send_line(world, client, &line, first_id);
@@ -278,6 +358,8 @@ void clients_round(struct world *world) {
             leave(world, client, world_chance(world, 500000));
         } else if (!founded) {
             found(world, client);
+        } else if (client->unanswered != 0 && world_chance(world, rates->again)) {
+            send_again(world, client);
         } else if (world_chance(world, rates->request)) {
             ask_something(world, client);
         } else if (world_chance(world, rates->stranger)) {
@@ -315,6 +397,9 @@ static void send_markers(struct world *world, const uint32_t *servers, uint32_t 
         for (int kind = 0; kind < 2; kind++) {
             send_method(world, client, kind == 0 ? REQUEST_COMMAND : REQUEST_QUERY, NULL);
         }
+        if (client->unanswered != 0) {
+            send_again(world, client);
+        }
     }
     world->last_marker = world->request_count;
 }
@@ -332,7 +417,7 @@ bool clients_served(struct world *world, const uint32_t *servers, uint32_t count
         if (!over) {
             return false;
         }
-        all = all && (request->succeeded || request->applied != 0);
+        all = all && (request->succeeded || clients_find(world, request->origin)->applied != 0);
     }
     if (!all) {
         world->first_marker = 0; /* once more */

@@ -62,6 +62,11 @@ static void draw_wishes(struct world *world, struct rates *rates) {
     rates->snapshot = maybe(world, 20000);
     rates->look = maybe(world, 50000);
     rates->input_bytes_max = between(world, 40, 6000);
+    rates->session = maybe(world, 700000);
+    rates->again = between(world, 2000, 100000);
+    rates->index = maybe(world, 500000);
+    rates->min_index = maybe(world, 500000);
+    rates->staleness = maybe(world, 500000);
 }
 
 void faults_draw(struct world *world) {
@@ -282,6 +287,19 @@ static struct server *find_member(struct world *world, uint64_t id) {
     return NULL;
 }
 
+/* What their clients' sessions are is a function of the log. */
+static bool same_sessions(const struct server *server, const struct server *leader) {
+    struct buffer ours, theirs;
+    buffer_init(&ours);
+    buffer_init(&theirs);
+    sessions_write(&server->node->applies.clients, &ours);
+    sessions_write(&leader->node->applies.clients, &theirs);
+    bool same = span_equal(buffer_span(&ours), buffer_span(&theirs));
+    buffer_free(&ours);
+    buffer_free(&theirs);
+    return same;
+}
+
 static bool agrees(const struct server *server, const struct server *leader) {
     const struct node *node = server->node;
     const struct raft_state *state = &node->state;
@@ -317,6 +335,10 @@ bool faults_converged(struct world *world) {
         const struct server *server = find_member(world, member->id);
         if (server == NULL || !member->voter || !agrees(server, leader)) {
             return false;
+        }
+        if (!same_sessions(server, leader)) {
+            world_fail(world, "s%u and s%u remember different sessions of clients",
+                       server->number + 1, leader->number + 1);
         }
         members[count++] = server->number;
     }

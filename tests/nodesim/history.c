@@ -4,6 +4,10 @@
  * unique, and each answer names the index that it is of: so "applied once, in one order,
  * everywhere", "answered once" and linearizability are checked exactly and cheaply.
  *
+ * A command of a session may be sent many times, to many members; the first of these requests
+ * stands for all of them: one effect, in the order of its session, and each answer that speaks
+ * of an effect tells of that one.
+ *
  * An index is *complete* once a client holds an answer of it: what is sent after that must see
  * it (Herlihy and Wing's order in real time, over the one order that the log gives). */
 #include <stdio.h>
@@ -12,6 +16,7 @@
 
 #include "nodesim.h"
 #include "wire/peer.h"
+#include "wire/rpc.h"
 
 #define DEADLINE_SLACK_MS 1000u /* housekeeping, and the turn that follows it */
 
@@ -21,6 +26,12 @@ struct deed {          /* what entry i did; the same on every member */
     uint64_t hash;     /* of the machine after it; 0: no command took effect there */
     struct cell after; /* its key's cell after it */
     uint32_t key;
+    uint64_t unseen; /* a query that ought to have seen a command here, and saw none */
+};
+
+struct moment {
+    uint64_t at_us;
+    uint64_t floor; /* from then on */
 };
 
 struct history {
@@ -30,6 +41,9 @@ struct history {
     uint64_t first_open;               /* id: all before it are resolved */
     uint64_t answered[SERVERS_MAX];    /* index of the latest answer of this life */
     uint64_t answered_in[SERVERS_MAX]; /* which life */
+    struct moment *moments;            /* how the floor rose */
+    uint64_t moment_count;
+    uint64_t moment_capacity;
 };
 
 struct history *history_new(void) {
@@ -41,6 +55,7 @@ struct history *history_new(void) {
 
 void history_free(struct history *history) {
     free(history->deeds);
+    free(history->moments);
     free(history);
 }
 
@@ -60,7 +75,7 @@ static struct deed *deed_at(struct history *history, uint64_t index) {
 static void note_first(struct world *world, const struct server *server, uint64_t index,
                        const struct effect *effect) {
     struct request *request = clients_find(world, effect->value);
-    if (request == NULL || request->kind != REQUEST_COMMAND || request->stage == STAGE_SENT) {
+    if (request == NULL || request->kind != REQUEST_COMMAND || !request->given) {
         world_fail(world, "s%u applies at %llu what nobody asked for", server->number + 1,
                    (number)index);
         return;
@@ -69,11 +84,19 @@ static void note_first(struct world *world, const struct server *server, uint64_
         world_fail(world, "#%llu takes effect at %llu and again at %llu", (number)request->id,
                    (number)request->applied, (number)index);
     }
-    if (request->refused) {
+    if (request->refusals == request->tries) {
         world_fail(world, "#%llu was answered as not applied, and is applied at %llu",
                    (number)request->id, (number)index);
     }
     request->applied = index;
+    struct request *opener = clients_find(world, request->session);
+    if (opener != NULL && request->seq <= opener->done_seq) {
+        world_fail(world, "#%llu takes effect at %llu, behind number %llu of its session",
+                   (number)request->id, (number)index, (number)opener->done_seq);
+    }
+    if (opener != NULL) {
+        opener->done_seq = request->seq;
+    }
 }
 
 void history_applied(struct world *world, struct server *server, const struct apply_item *item,
@@ -86,6 +109,10 @@ void history_applied(struct world *world, struct server *server, const struct ap
         world_fail(world, "s%u applies entry %llu, which others left out or not yet have",
                    server->number + 1, (number)item->index);
     } else if (deed->hash == 0) {
+        if (deed->unseen != 0) {
+            world_fail(world, "query #%llu did not see entry %llu, which it had to",
+                       (number)deed->unseen, (number)item->index);
+        }
         *deed = (struct deed){
             .hash = machine->hash, .after = machine->cells[effect->key], .key = effect->key};
         history->last = item->index;
@@ -116,6 +143,33 @@ static struct cell cell_at(struct history *history, uint32_t key, uint64_t index
     return (struct cell){.value = 0};
 }
 
+/* --- the floor in time ------------------------------------------------------------------- */
+static void raise_floor(struct world *world, uint64_t floor) {
+    struct history *history = checker_history(world);
+    if (floor <= world->floor) {
+        return;
+    }
+    world->floor = floor;
+    if (history->moment_count == history->moment_capacity) {
+        history->moment_capacity = history->moment_capacity * 2 + 64;
+        history->moments =
+            realloc(history->moments, history->moment_capacity * sizeof(*history->moments));
+        ASSERT(history->moments != NULL);
+    }
+    history->moments[history->moment_count++] = (struct moment){world->now_us, floor};
+}
+
+/* What was complete when as much time had yet to pass on this server's clock. */
+static uint64_t floor_before(struct world *world, const struct server *server, uint64_t ms) {
+    const struct history *history = checker_history(world);
+    uint64_t ago_us = (ms + 1) * 1000000000 / server->rate_ppm + 1; /* clocks show whole ms */
+    uint64_t i = history->moment_count;
+    while (i > 0 && history->moments[i - 1].at_us + ago_us >= world->now_us) {
+        i--;
+    }
+    return i == 0 ? 0 : history->moments[i - 1].floor;
+}
+
 /* --- requests given ---------------------------------------------------------------------- */
 static bool is_open(const struct request *request) {
     return request->stage == STAGE_SENT || request->stage == STAGE_GIVEN;
@@ -129,16 +183,21 @@ static void skip_resolved(struct world *world) {
     }
 }
 
-void history_given(struct world *world, struct server *server, const struct pipe *pipe) {
+void history_given(struct world *world, struct server *server, const struct pipe *pipe,
+                   size_t held_bytes) {
     struct history *history = checker_history(world);
     skip_resolved(world);
     for (uint64_t id = history->first_open; id <= world->request_count; id++) {
         struct request *request = &world->requests[id - 1];
         if (request->pipe == pipe->id && request->stage == STAGE_SENT &&
-            request->end_bytes <= pipe->given_bytes) {
+            request->end_bytes + held_bytes <= pipe->given_bytes) {
             bool same_life = history->answered_in[server->number] == server->life;
             request->stage = request->quiet ? STAGE_ANSWERED : STAGE_GIVEN;
             request->life = server->life;
+            clients_find(world, request->origin)->given = true;
+            request->fresh_floor = request->age_ms_max == NEVER
+                                       ? 0
+                                       : floor_before(world, server, request->age_ms_max);
             request->given_ms = host_now_ms(world, server);
             request->local_floor = same_life ? history->answered[server->number] : 0;
         }
@@ -167,6 +226,8 @@ struct answer {
     uint64_t at;
     uint32_t key;
     struct cell cell;
+    bool has_index;
+    uint64_t index;
 };
 
 /* One response object, NUL-terminated. */
@@ -185,19 +246,33 @@ static bool read_answer(const char *text, struct answer *answer) {
     const char *error = strstr(text, ",\"error\":{\"code\":");
     if (error != NULL) {
         answer->not_applied = strstr(text, "\"outcome\":\"not_applied\"") != NULL;
-        answer->applied = strstr(text, "\"outcome\":\"applied\"") != NULL;
+        const char *applied = strstr(text, "\"outcome\":\"applied\"");
+        answer->applied = applied != NULL;
+        answer->has_index =
+            applied != NULL &&
+            sscanf(applied, "\"outcome\":\"applied\",\"index\":%llu", &id) == 1;
+        answer->index = id;
         return sscanf(error, ",\"error\":{\"code\":%d", &answer->code) == 1;
     }
     const char *result = strstr(text, ",\"result\":");
     if (result == NULL) {
         return false;
     }
+    int inside = 0;
+    if (sscanf(result, ",\"result\":{\"index\":%llu,\"output\":%n", &id, &inside) == 1 &&
+        inside > 0) {
+        answer->has_index = true;
+        answer->index = id;
+        result += inside;
+    } else {
+        result += strlen(",\"result\":");
+    }
     number at = 0;
     number value = 0;
     number count = 0;
     unsigned key = 0;
     answer->has_cell =
-        sscanf(result, ",\"result\":{\"at\":%llu,\"key\":%u,\"value\":%llu,\"count\":%llu}",
+        sscanf(result, "{\"at\":%llu,\"key\":%u,\"value\":%llu,\"count\":%llu}",
                &at, &key, &value, &count) == 4;
     answer->at = at;
     answer->key = key;
@@ -216,22 +291,97 @@ static void check_cell(struct world *world, const struct request *request,
     }
 }
 
+/* The answer of an effect, to the first who asks or to a repeat: the same to all. */
+static void check_effect(struct world *world, const struct request *request,
+                         const struct request *first, const struct answer *answer) {
+    if (first->applied == 0) {
+        world_fail(world, "#%llu is answered as applied, and nobody has", (number)request->id);
+    } else if (answer->code != first->outcome) {
+        world_fail(world, "#%llu is answered with %d, and its effect gave %d",
+                   (number)request->id, answer->code, first->outcome);
+    } else if (answer->code == 0 && first->applied != answer->at) {
+        world_fail(world, "#%llu took effect at %llu, and is answered as at %llu",
+                   (number)request->id, (number)first->applied, (number)answer->at);
+    } else if (answer->has_index && answer->index != first->applied) {
+        world_fail(world, "#%llu took effect at %llu, and is told %llu", (number)request->id,
+                   (number)first->applied, (number)answer->index);
+    } else if (answer->code == 0) {
+        check_cell(world, request, answer);
+    }
+}
+
+/* A client of ours goes on in its session only when it knows that the session exists. */
+static void check_session(struct world *world, const struct request *request,
+                          const struct answer *answer) {
+    const struct request *opener = clients_find(world, request->session);
+    if (answer->code == RPC_SESSION_EXPIRED) {
+        world_fail(world, "#%llu: its session is said to be gone", (number)request->id);
+    }
+    if (answer->code == RPC_STALE_SEQ &&
+        (opener == NULL || opener->sent_seq <= request->seq)) {
+        world_fail(world, "#%llu: its number is said to be past", (number)request->id);
+    }
+}
+
 static void check_command(struct world *world, struct request *request,
                           const struct answer *answer) {
-    bool takes_effect = answer->code == 0 || answer->applied;
-    if (takes_effect && request->applied == 0) {
-        world_fail(world, "#%llu is answered as applied, and nobody has", (number)request->id);
+    struct request *first = clients_find(world, request->origin);
+    if (answer->code == 0 || answer->applied) {
+        check_effect(world, request, first, answer);
     }
-    if (answer->code == 0 && request->applied != answer->at) {
-        world_fail(world, "#%llu took effect at %llu, and is answered as at %llu",
-                   (number)request->id, (number)request->applied, (number)answer->at);
-    }
+    check_session(world, request, answer);
     if (answer->code != 0 && answer->not_applied) {
-        request->refused = true;
-        if (request->applied != 0) {
+        first->refusals++;
+        if (first->applied != 0 && first->tries == 1) {
             world_fail(world, "#%llu took effect at %llu, and is answered as not applied",
-                       (number)request->id, (number)request->applied);
+                       (number)request->id, (number)first->applied);
         }
+    }
+}
+
+/* A query that must have seen all commands up to `index` saw them up to `at`: none may lie
+ * between, neither now nor when it is run somewhere at last. */
+static void check_seen(struct world *world, const struct request *request, uint64_t at,
+                       uint64_t index) {
+    struct history *history = checker_history(world);
+    if (index > at + 1000000) {
+        world_fail(world, "#%llu: entry %llu is far off", (number)request->id, (number)index);
+        return;
+    }
+    for (uint64_t i = at + 1; i <= index; i++) {
+        struct deed *deed = deed_at(history, i);
+        if (deed->hash != 0) {
+            world_fail(world, "query #%llu sees entry %llu, and had to see %llu",
+                       (number)request->id, (number)at, (number)i);
+        }
+        deed->unseen = request->id;
+    }
+}
+
+static void check_query(struct world *world, const struct server *server,
+                        const struct request *request, const struct answer *answer) {
+    if (answer->code == RPC_INDEX_NOT_REACHED &&
+        (request->min_index == 0 ||
+         host_now_ms(world, server) < request->given_ms + world->request_timeout_ms)) {
+        world_fail(world, "#%llu is refused before its time is up", (number)request->id);
+    }
+    if (answer->code != 0) {
+        return;
+    }
+    check_cell(world, request, answer);
+    if (answer->at < request->local_floor) {
+        world_fail(world, "#%llu: s%u answers of entry %llu what it answered of %llu before",
+                   (number)request->id, server->number + 1, (number)answer->at,
+                   (number)request->local_floor);
+    }
+    if (answer->at < request->fresh_floor) {
+        world_fail(world, "query #%llu sees entry %llu, but %llu was complete %llu ms before",
+                   (number)request->id, (number)answer->at, (number)request->fresh_floor,
+                   (number)request->age_ms_max);
+    }
+    check_seen(world, request, answer->at, request->min_index);
+    if (answer->has_index) {
+        check_seen(world, request, answer->at, answer->index);
     }
 }
 
@@ -243,15 +393,13 @@ static void answered(struct world *world, struct server *server, struct request 
     world->answers++;
     if (request->kind == REQUEST_COMMAND) {
         check_command(world, request, answer);
-    } else if (answer->code == 0 &&
-               (request->kind == REQUEST_QUERY || request->kind == REQUEST_LOCAL_QUERY)) {
-        check_cell(world, request, answer);
-        if (answer->at < request->local_floor) {
-            world_fail(world,
-                       "#%llu: s%u answers of entry %llu what it answered of %llu before",
-                       (number)request->id, server->number + 1, (number)answer->at,
-                       (number)request->local_floor);
-        }
+    } else if (request->kind == REQUEST_QUERY || request->kind == REQUEST_LOCAL_QUERY) {
+        check_query(world, server, request, answer);
+    }
+    bool speaks_of_index = request->wants_index && (answer->code == 0 || answer->applied);
+    if (answer->has_index != speaks_of_index) {
+        world_fail(world, "#%llu is %stold an index", (number)request->id,
+                   speaks_of_index ? "not " : "");
     }
     uint64_t at = answer->has_cell ? answer->at : 0;
     if (history->answered_in[server->number] != server->life) {
@@ -358,11 +506,16 @@ static void each_heard(struct world *world, void *context, const char *text) {
     request->stage = STAGE_HEARD;
     request->succeeded = answer.code == 0;
     uint64_t at = 0;
-    if (request->kind == REQUEST_COMMAND && (answer.code == 0 || answer.applied)) {
-        at = request->applied;
-        if (at <= request->floor) {
+    const struct request *first = clients_find(world, request->origin);
+    bool applied = request->kind == REQUEST_COMMAND && (answer.code == 0 || answer.applied);
+    if (request->session != 0 && (applied || answer.code == RPC_STALE_SEQ)) {
+        clients_settled(world, request, applied);
+    }
+    if (applied) {
+        at = first->applied;
+        if (at <= first->floor) {
             world_fail(world, "#%llu takes effect at %llu, before what was complete (%llu)",
-                       (number)request->id, (number)at, (number)request->floor);
+                       (number)request->id, (number)at, (number)first->floor);
         }
     } else if (request->kind == REQUEST_QUERY && answer.code == 0) {
         at = answer.at;
@@ -371,7 +524,8 @@ static void each_heard(struct world *world, void *context, const char *text) {
                        (number)request->id, (number)at, (number)request->floor);
         }
     }
-    world->floor = at > world->floor ? at : world->floor;
+    world->seen_index = answer.has_index ? answer.index : world->seen_index;
+    raise_floor(world, at);
 }
 
 void history_heard(struct world *world, struct span line) {

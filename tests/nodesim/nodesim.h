@@ -173,8 +173,23 @@ struct request {
     uint64_t applied;     /* index it took effect at; 0: not (yet) */
     uint64_t logged_term; /* in whose leader's log it stands, at last */
     bool quiet;           /* a notification: no answer */
-    bool refused;         /* answered as certainly not applied */
     bool succeeded;
+    bool wants_index;
+    uint64_t min_index;   /* of a query; 0: none */
+    uint64_t age_ms_max;  /* of what a query may see; NEVER: no bound */
+    uint64_t fresh_floor; /* index that was complete that long before it was given */
+
+    /* A command that a client sends again is a request each time; the first stands for all. */
+    uint64_t origin;   /* the first one's id; its own where nothing is sent again */
+    uint64_t session;  /* id of the command that opened its session; 0: none */
+    uint64_t seq;      /* in the session */
+    uint32_t client;   /* who asks */
+    uint32_t tries;    /* of the first: how often it was sent */
+    uint32_t refusals; /* of the first: how many were answered as certainly not applied */
+    int outcome;       /* of the first: the code that its effect is answered with */
+    bool given;        /* of the first: some member has it */
+    uint64_t sent_seq; /* of the one that opened a session: the last number sent */
+    uint64_t done_seq; /* of the same: the last number that took effect */
 };
 
 struct client {
@@ -182,6 +197,12 @@ struct client {
     struct pipe *pipe; /* NULL: not connected */
     bool deaf;         /* never reads */
     struct buffer in;
+    /* its session */
+    uint64_t session;    /* id of the command that opened it; 0: none */
+    uint64_t seq;        /* of its last command */
+    uint64_t unanswered; /* id of that command, until its answer is known; 0: it is */
+    bool opened;         /* an answer says that the session exists */
+    struct buffer input; /* of the last command, for sending it again */
 };
 
 /* --- the world --------------------------------------------------------------------------- */
@@ -243,7 +264,12 @@ struct rates {
     uint32_t leave;        /* clients that go without a word */
     uint32_t change;       /* members */
     uint32_t snapshot;
-    uint32_t look; /* GetServerState */
+    uint32_t look;      /* GetServerState */
+    uint32_t session;   /* per million commands: in the client's session */
+    uint32_t again;     /* per million clients without an answer in their session */
+    uint32_t index;     /* per million requests: with the index in the answer */
+    uint32_t min_index; /* per million queries */
+    uint32_t staleness; /* per million queries */
     uint32_t turn_delay_us_max;
     uint32_t input_bytes_max;
     bool drift;
@@ -284,6 +310,7 @@ struct world {
     uint64_t request_count;
     uint64_t request_capacity;
     uint64_t floor;        /* the latest index that some client knows to be complete */
+    uint64_t seen_index;   /* the latest index that came with an answer */
     uint64_t first_marker; /* peace: ids of the requests that must succeed; 0: none yet */
     uint64_t last_marker;
     uint64_t answers;
@@ -340,6 +367,8 @@ void clients_round(struct world *world);
 void clients_change(struct world *world); /* somebody asks for another member, or one fewer */
 void clients_bytes(struct world *world, struct client *client, struct span bytes);
 void clients_gone(struct world *world, struct client *client);
+/* An answer to a command of a session: that it took effect, or never will. */
+void clients_settled(struct world *world, const struct request *request, bool applied);
 /* Peace: whether each of these members has served a command and a query since the last start of
  * this; asks for them again where they failed. */
 bool clients_served(struct world *world, const uint32_t *servers, uint32_t count);
@@ -379,7 +408,8 @@ void history_free(struct history *history);
 void history_applied(struct world *world, struct server *server, const struct apply_item *item,
                      const struct effect *effect, struct span input);
 void history_restored(struct world *world, struct server *server);
-void history_given(struct world *world, struct server *server, const struct pipe *pipe);
+void history_given(struct world *world, struct server *server, const struct pipe *pipe,
+                   size_t held_bytes);
 void history_answered(struct world *world, struct server *server, uint64_t pipe,
                       struct span bytes);
 void history_heard(struct world *world, struct span line);

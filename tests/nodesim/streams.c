@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/internal.h"
 #include "nodesim.h"
 
 #define KERNEL_BYTES 8192u /* of one end's output that the node does not see as unsent */
@@ -212,14 +213,21 @@ static uint64_t obstacle_us(const struct world *world, const struct pipe *pipe,
     return full ? POLL_US : 0;
 }
 
+/* A line that the node holds back is like one that it has not read: its time has not begun. */
+static void note_taken(struct world *world, const struct end *end) {
+    if (end->pipe->ends[0].client != NULL) {
+        history_given(world, end->server, end->pipe, buffer_count(&end->conn->in));
+    }
+}
+
 static void hand(struct world *world, struct pipe *pipe, struct end *to, struct span bytes) {
     if (to->client != NULL) {
         clients_bytes(world, to->client, bytes);
     } else {
         host_input(world, to->server);
         pipe->given_bytes += bytes.size;
-        history_given(world, to->server, pipe);
         node_conn_receive(to->server->node, to->conn, bytes);
+        note_taken(world, to);
     }
 }
 
@@ -283,6 +291,7 @@ void streams_close(struct world *world, struct end *end) {
 
 void streams_flush(struct world *world, struct end *end) {
     struct buffer *out = node_conn_out(end->conn);
+    note_taken(world, end);
     checker_backlog(world, end->server, end->conn);
     if (buffer_count(out) > 0) {
         if (end->pipe->ends[0].client != NULL) {
@@ -315,6 +324,7 @@ void streams_review(struct world *world, struct server *server) {
             if (end == NULL || end->server != server || !end->attached) {
                 continue;
             }
+            note_taken(world, end);
             checker_backlog(world, server, end->conn);
             if (is_done(pipe, end)) {
                 streams_close(world, end);

@@ -117,6 +117,7 @@ void world_clear(struct world *world) {
     streams_free(world);
     for (uint32_t i = 0; i < world->client_count; i++) {
         buffer_free(&world->clients[i].in);
+        buffer_free(&world->clients[i].input);
     }
     checker_free(world->checker);
     free(world->requests);
