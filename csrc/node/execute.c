@@ -262,6 +262,17 @@ void execute_write(struct node *node) {
     node_push_job(node, job);
 }
 
+/* What a write that found no room holds of the old log must not come behind the new one. */
+void execute_log_replaced(struct node *node, uint64_t index) {
+    node->disk_next = index + 1;
+    node->disk_truncate = 0;
+    if (node->stuck != NULL) {
+        node->stuck->truncate_from = 0;
+        node->stuck->first = 1;
+        node->stuck->last = 0;
+    }
+}
+
 void execute_write_done(struct node *node, struct job *job) {
     if (job->status == STATUS_NO_SPACE) {
         if (node->no_space[0] == '\0') {

@@ -288,8 +288,13 @@ static void housekeep(struct node *node) {
     }
 }
 
+/* While a snapshot is installed the log may be about to go, and the write with it. */
+static bool may_retry(const struct node *node) {
+    return node->stuck != NULL && !node->snapshots.installing;
+}
+
 static void retry_stuck_write(struct node *node) {
-    if (node->stuck != NULL && node->now_ms >= node->stuck_retry_ms) {
+    if (may_retry(node) && node->now_ms >= node->stuck_retry_ms) {
         struct job *job = node->stuck;
         node->stuck = NULL; /* the disk's again */
         node->writing_since_ms = node->now_ms;
@@ -362,7 +367,7 @@ uint64_t node_deadline_ms(const struct node *node) {
         node->pendings.pause_until_ms > node->now_ms) {
         deadline = earlier(deadline, node->pendings.pause_until_ms);
     }
-    if (node->stuck != NULL) {
+    if (may_retry(node)) {
         deadline = earlier(deadline, node->stuck_retry_ms);
     }
     if (node->load.shared_ms > 0) {

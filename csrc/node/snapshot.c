@@ -465,8 +465,6 @@ static void start_log_after(struct node *node, const struct job *job,
                             const struct cluster *cluster) {
     entries_clear(&node->entries);
     entries_init(&node->entries, job->header.index, job->header.chain_crc, job->header.time_ms);
-    node->disk_next = job->header.index + 1;
-    node->disk_truncate = 0;
     node->snapshots.base = job->header.index;
     node->snapshots.log_bytes = 0;
     members_reset(node, job->header.configuration_index, cluster);
@@ -493,6 +491,9 @@ static void installed(struct node *node, struct job *job) {
                   job->error.text[0] ? job->error.text : "a snapshot without a configuration");
         memory_free(cluster);
         return;
+    }
+    if (job->reset_log) {
+        execute_log_replaced(node, job->header.index);
     }
     snapshots->position = job->snapshot;
     snapshots->chain_crc = job->header.chain_crc;
