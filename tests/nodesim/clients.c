@@ -397,7 +397,8 @@ static void send_markers(struct world *world, const uint32_t *servers, uint32_t 
         for (int kind = 0; kind < 2; kind++) {
             send_method(world, client, kind == 0 ? REQUEST_COMMAND : REQUEST_QUERY, NULL);
         }
-        if (client->unanswered != 0) {
+        if (client->session != 0) { /* the last command, or a new one; and the same again */
+            send_again(world, client);
             send_again(world, client);
         }
     }
@@ -417,7 +418,8 @@ bool clients_served(struct world *world, const uint32_t *servers, uint32_t count
         if (!over) {
             return false;
         }
-        all = all && (request->succeeded || clients_find(world, request->origin)->applied != 0);
+        /* Of a command of a session it must be known: that is what a session is for. */
+        all = all && (request->succeeded || (request->session == 0 && request->applied != 0));
     }
     if (!all) {
         world->first_marker = 0; /* once more */

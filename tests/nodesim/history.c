@@ -248,9 +248,8 @@ static bool read_answer(const char *text, struct answer *answer) {
         answer->not_applied = strstr(text, "\"outcome\":\"not_applied\"") != NULL;
         const char *applied = strstr(text, "\"outcome\":\"applied\"");
         answer->applied = applied != NULL;
-        answer->has_index =
-            applied != NULL &&
-            sscanf(applied, "\"outcome\":\"applied\",\"index\":%llu", &id) == 1;
+        answer->has_index = applied != NULL &&
+                            sscanf(applied, "\"outcome\":\"applied\",\"index\":%llu", &id) == 1;
         answer->index = id;
         return sscanf(error, ",\"error\":{\"code\":%d", &answer->code) == 1;
     }
@@ -271,9 +270,8 @@ static bool read_answer(const char *text, struct answer *answer) {
     number value = 0;
     number count = 0;
     unsigned key = 0;
-    answer->has_cell =
-        sscanf(result, "{\"at\":%llu,\"key\":%u,\"value\":%llu,\"count\":%llu}",
-               &at, &key, &value, &count) == 4;
+    answer->has_cell = sscanf(result, "{\"at\":%llu,\"key\":%u,\"value\":%llu,\"count\":%llu}",
+                              &at, &key, &value, &count) == 4;
     answer->at = at;
     answer->key = key;
     answer->cell = (struct cell){.value = value, .count = count};
@@ -317,8 +315,7 @@ static void check_session(struct world *world, const struct request *request,
     if (answer->code == RPC_SESSION_EXPIRED) {
         world_fail(world, "#%llu: its session is said to be gone", (number)request->id);
     }
-    if (answer->code == RPC_STALE_SEQ &&
-        (opener == NULL || opener->sent_seq <= request->seq)) {
+    if (answer->code == RPC_STALE_SEQ && (opener == NULL || opener->sent_seq <= request->seq)) {
         world_fail(world, "#%llu: its number is said to be past", (number)request->id);
     }
 }
@@ -504,7 +501,7 @@ static void each_heard(struct world *world, void *context, const char *text) {
         return;
     }
     request->stage = STAGE_HEARD;
-    request->succeeded = answer.code == 0;
+    request->succeeded = answer.code == 0 || answer.applied;
     uint64_t at = 0;
     const struct request *first = clients_find(world, request->origin);
     bool applied = request->kind == REQUEST_COMMAND && (answer.code == 0 || answer.applied);
