@@ -292,8 +292,8 @@ static bool same_sessions(const struct server *server, const struct server *lead
     struct buffer ours, theirs;
     buffer_init(&ours);
     buffer_init(&theirs);
-    sessions_write(&server->node->applies.clients, &ours);
-    sessions_write(&leader->node->applies.clients, &theirs);
+    sessions_write(&server->node->applies.sessions, &ours);
+    sessions_write(&leader->node->applies.sessions, &theirs);
     bool same = span_equal(buffer_span(&ours), buffer_span(&theirs));
     buffer_free(&ours);
     buffer_free(&theirs);
