@@ -56,6 +56,12 @@ def test_node_reads() -> None:
     assert run(build("test_node_reads", sources, libs=["-ljansson"])) == "ok\n"
 
 
+def test_node_time() -> None:
+    """The log's time goes on where a clock was far ahead once, and sessions still expire."""
+    sources = ["tests/c/test_node_time.c", *HOST]
+    assert run(build("test_node_time", sources, libs=["-ljansson"])) == "ok\n"
+
+
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_members_in_c(sanitizer: str, tmp_path: Path) -> None:
     """Carried, answered, stopped, freed: no leak, no race."""

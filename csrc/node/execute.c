@@ -12,15 +12,33 @@
 #define NO_SPACE_RETRY_MS 500u
 
 /* --- lines --- */
-static uint64_t next_time(const struct node *node) {
+/* A clock that was far ahead once has left its time in the log for good, and with it the age of
+ * sessions would stand still. So while the log is ahead of our clock, its time goes on at half
+ * the clock's speed: slow enough for the clock to come level again. */
+static uint64_t time_ahead(struct node *node, uint64_t term, uint64_t last) {
+    struct log_clock *ahead = &node->ahead;
+    if (ahead->term != term) {
+        *ahead = (struct log_clock){.term = term, .time_ms = last, .since_ms = node->now_ms};
+    }
+    uint64_t gone = ahead->time_ms + (node->now_ms - ahead->since_ms) / 2;
+    uint64_t time = gone > last ? gone : last;
+    return time < NUMBER_MAX ? time : NUMBER_MAX;
+}
+
+/* Never goes back within the log. A clock before 1970 comes as a number that no entry holds. */
+static uint64_t next_time(struct node *node, uint64_t term) {
     uint64_t last = node->entries.tail_time_ms;
-    return node->wall_ms > last ? node->wall_ms : last; /* never goes back within the log */
+    if (node->wall_ms < last || node->wall_ms > NUMBER_MAX) {
+        return time_ahead(node, term, last);
+    }
+    node->ahead.term = 0;
+    return node->wall_ms;
 }
 
 static void add_line(struct node *node, struct entry *entry) {
     entry->index = node->entries.last + 1;
     entry->term = raft_term_at(node->raft, entry->index);
-    entry->time_ms = next_time(node);
+    entry->time_ms = next_time(node, entry->term);
     struct buffer *text =
         entries_begin(&node->entries, entry->body.size + ENTRY_OVERHEAD_BYTES_MAX);
     size_t start = text->size;

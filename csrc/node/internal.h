@@ -19,6 +19,13 @@
 
 #define NEVER_MS UINT64_MAX
 
+/* Where the log's time stood when this term's leader met it ahead of its clock, and when. */
+struct log_clock {
+    uint64_t term; /* 0: it is not ahead */
+    uint64_t time_ms;
+    uint64_t since_ms;
+};
+
 /* --- the node --- */
 struct node {
     char address[ADDRESS_BYTES_MAX];
@@ -64,6 +71,7 @@ struct node {
     uint64_t generation;
     uint64_t writing_since_ms;
     bool stall_noticed;
+    struct log_clock ahead; /* execute.c: while the log's time is past our clock's */
     char no_space[ERROR_TEXT_BYTES_MAX]; /* why commands are refused (112); "": they are not */
     uint64_t full_since_ms;              /* while no_space says so */
     struct job *stuck; /* a JOB_WRITE that found no space: to be tried again */

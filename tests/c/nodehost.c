@@ -5,10 +5,10 @@
 #include "wire/scan.h"
 
 #define ROUNDS_MAX 1000 /* more than any turn needs: a node that is never idle spins */
-#define WALL_MS 1732406400000u
+#define WALL_START_MS 1732406400000u
 
 void nodehost_init(struct nodehost *host, bool durable) {
-    *host = (struct nodehost){.now_ms = 1000};
+    *host = (struct nodehost){.now_ms = 1000, .wall_start_ms = WALL_START_MS};
     struct error error = {.status = STATUS_OK};
     MUST(writing_init(&host->writing, 0, &error) == STATUS_OK);
     disk_jobs_init(&host->disk, backend_memory(), &host->writing);
@@ -16,7 +16,7 @@ void nodehost_init(struct nodehost *host, bool durable) {
                                                  .durable = durable,
                                                  .seed = 7,
                                                  .now_ms = host->now_ms,
-                                                 .wall_ms = WALL_MS});
+                                                 .wall_ms = host->wall_start_ms});
 }
 
 static void free_dials(struct node *node) {
@@ -71,7 +71,7 @@ void nodehost_receive(struct nodehost *host, struct nodehost_end *end, struct sp
     if (bytes.size > 0) {
         memcpy(copy + 1, bytes.data, bytes.size);
     }
-    node_set_time(host->node, host->now_ms, WALL_MS + host->now_ms);
+    node_set_time(host->node, host->now_ms, host->wall_start_ms + host->now_ms);
     if (end->conn != NULL && !end->closing) {
         node_conn_receive(host->node, end->conn, (struct span){copy + 1, bytes.size});
     }
@@ -230,7 +230,7 @@ void nodehost_turn(struct nodehost *host) {
     bool busy = true;
     for (int round = 0; busy; round++) {
         MUST(round < ROUNDS_MAX);
-        node_set_time(host->node, host->now_ms, WALL_MS + host->now_ms);
+        node_set_time(host->node, host->now_ms, host->wall_start_ms + host->now_ms);
         struct error written = {.status = STATUS_OK};
         if (writing_poll(&host->writing, host->now_ms, &written)) {
             node_snapshot_written(host->node, written.status, written.text);

@@ -37,6 +37,7 @@ struct nodehost {
     struct disk_jobs disk;
     struct writing writing; /* of the node's own snapshot */
     uint64_t now_ms;
+    uint64_t wall_start_ms; /* the wall clock's, when `now_ms` was 0 */
     struct nodehost_end ends[NODEHOST_ENDS_MAX];
 };
 
