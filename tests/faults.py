@@ -241,10 +241,18 @@ class Faults:
 
     def _change(self, method: str, member: Member, done_before: int) -> None:
         """Until it is done; one whose outcome stayed unknown may have been."""
+        unknown = False
 
         def changed() -> bool:
+            nonlocal unknown
             asked = self.random.choice([m for m in self.members if m is not member])
-            code = code_of(asked.rpc(method, {"addr": member.address}))
+            before, unknown = unknown, True  # should the connection end without an answer
+            response = asked.rpc(method, {"addr": member.address})
+            code = code_of(response)
+            if code == done_before and not before:
+                self.violations.append(f"{method} {member} of its own is refused: {response}")
+            error = response.get("error", {})
+            unknown = before or error.get("data", {}).get("outcome") == "unknown"
             return code is None or code == done_before
 
         wait_for(f"{method} {member}", changed, 60.0)

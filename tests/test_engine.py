@@ -62,6 +62,12 @@ def test_node_time() -> None:
     assert run(build("test_node_time", sources, libs=["-ljansson"])) == "ok\n"
 
 
+def test_node_admin() -> None:
+    """An addition whose leader loses its leadership is the next leader's to finish."""
+    sources = ["tests/c/test_node_admin.c", *HOST]
+    assert run(build("test_node_admin", sources, libs=["-ljansson"])) == "ok\n"
+
+
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_members_in_c(sanitizer: str, tmp_path: Path) -> None:
     """Carried, answered, stopped, freed: no leak, no race."""

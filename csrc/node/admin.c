@@ -26,7 +26,16 @@ static struct admin *new_admin(struct node *node, enum admin_kind kind, const ch
     return admin;
 }
 
+/* One that says nothing would be in the way of the next for ever. */
+static void stop_probing(struct node *node, const struct admin *admin) {
+    if (admin->stage == ADMIN_PROBING && node->probe != NULL && node->probe->host != NULL) {
+        conn_close(node, node->probe);
+        node->probe = NULL;
+    }
+}
+
 static void unlink_admin(struct node *node, struct admin *admin) {
+    stop_probing(node, admin);
     struct admin **at = &node->admins;
     while (*at != admin) {
         at = &(*at)->next;
@@ -228,6 +237,14 @@ static bool configuration_settled(const struct node *node) {
            node->state.commit_index >= members_index(node);
 }
 
+/* The member that this addition made; NULL: it was lost with an earlier leader. Its id alone
+ * does not tell, for the next leader may have given it to another server. */
+static const struct raft_member *find_added(const struct cluster *cluster,
+                                            const struct admin *admin) {
+    uint64_t id = configuration_id_at(cluster, admin->address);
+    return id == admin->node_id ? raft_configuration_find(&cluster->raft, id) : NULL;
+}
+
 static void start_catching_up(struct node *node, struct admin *admin) {
     admin->stage = ADMIN_CATCHING_UP;
     admin->progress = 0;
@@ -297,6 +314,7 @@ static void propose_add(struct node *node, struct admin *admin) {
     uint64_t id = cluster->next_id;
     enum raft_result result = execute_step(node, &event, &outcome);
     if (result == RAFT_OK) {
+        admin->again = true; /* whoever leads next is asked to finish it, not to do it */
         admin->node_id = id;
         struct peer *peer = peers_find(node, id);
         ASSERT(peer != NULL); /* the step has brought the configuration into force */
@@ -316,6 +334,7 @@ static enum raft_result propose_remove(struct node *node, struct admin *admin) {
 static void step_remove(struct node *node, struct admin *admin) {
     enum raft_result result = propose_remove(node, admin);
     if (result == RAFT_OK) {
+        admin->again = true;
         admin->stage = ADMIN_CATCHING_UP;
     } else if (result == RAFT_LAST_VOTER) {
         refuse(node, admin, RPC_INVALID_PARAMS, "not_applied",
@@ -334,9 +353,9 @@ static uint64_t progress_of(struct node *node, uint64_t id) {
 
 static void watch_add(struct node *node, struct admin *admin) {
     const struct cluster *cluster = members_peek(node);
-    const struct raft_member *member = raft_configuration_find(&cluster->raft, admin->node_id);
+    const struct raft_member *member = find_added(cluster, admin);
     if (member == NULL) {
-        admin->stage = ADMIN_WAITING; /* lost with an earlier leader: begin again */
+        admin->stage = ADMIN_WAITING; /* begin again */
         return;
     }
     uint64_t progress = progress_of(node, admin->node_id);
@@ -367,11 +386,14 @@ static bool is_complete(const struct node *node, const struct admin *admin) {
     if (admin->kind == ADMIN_REMOVE && admin->stage == ADMIN_FORWARDED) {
         return configuration_id_at(cluster, admin->address) == 0 && node->meta.removed;
     }
-    const struct raft_member *member = raft_configuration_find(&cluster->raft, admin->node_id);
     if (admin->stage != ADMIN_CATCHING_UP) {
         return false;
     }
-    return admin->kind == ADMIN_ADD ? member != NULL && member->voter : member == NULL;
+    if (admin->kind == ADMIN_REMOVE) {
+        return raft_configuration_find(&cluster->raft, admin->node_id) == NULL;
+    }
+    const struct raft_member *member = find_added(cluster, admin);
+    return member != NULL && member->voter;
 }
 
 static void step_leading(struct node *node, struct admin *admin) {
@@ -387,8 +409,7 @@ static void step_leading(struct node *node, struct admin *admin) {
         return;
     case ADMIN_PROBING:
         if (node->now_ms >= admin->step_deadline_ms && node->probe != NULL) {
-            conn_close(node, node->probe);
-            node->probe = NULL;
+            stop_probing(node, admin);
             admin_probe_done(node, NULL, "the server does not answer");
         }
         return;
@@ -424,7 +445,8 @@ static void step_following(struct node *node, struct admin *admin) {
     }
     struct peer *leader = peers_find_ready(node, node->state.leader);
     bool asked = admin->stage == ADMIN_FORWARDED && admin->term == node->state.term;
-    if (leader == NULL || asked || node->now_ms < admin->step_deadline_ms) {
+    bool led = admin->stage > ADMIN_FORWARDED; /* its deadline was for a leader's step */
+    if (leader == NULL || asked || (!led && node->now_ms < admin->step_deadline_ms)) {
         return;
     }
     const char *method =
@@ -435,13 +457,15 @@ static void step_following(struct node *node, struct admin *admin) {
                                    .again = admin->again};
     memcpy(message.address, admin->address, sizeof(message.address));
     conn_send_message(node, leader->out, &message);
+    stop_probing(node, admin);
     admin->stage = ADMIN_FORWARDED;
     admin->term = node->state.term;
     admin->again = true;
 }
 
 static void expire(struct node *node, struct admin *admin) {
-    bool untouched = admin->stage == ADMIN_WAITING || admin->stage == ADMIN_PROBING;
+    bool untouched =
+        !admin->again && (admin->stage == ADMIN_WAITING || admin->stage == ADMIN_PROBING);
     refuse(node, admin,
            untouched && node->state.leader == 0 ? RPC_NO_LEADER : RPC_UNKNOWN_RESULT,
            untouched ? "not_applied" : "unknown", "no answer in time");

@@ -127,7 +127,7 @@ struct admin {
     struct caller caller; /* our own client; empty where a peer, or we ourselves, asked */
     uint64_t origin;      /* peer that forwarded it; 0: our own */
     uint64_t batch;       /* its number there, or ours when forwarded */
-    bool again;           /* sent before to an earlier leader: may be done already */
+    bool again;           /* begun before, here or by an earlier leader: may be done already */
     uint64_t node_id;     /* ADD: the learner. REMOVE: who goes */
     uint64_t index;       /* SNAPSHOT: covers at least this */
     uint64_t term;        /* FORWARDED: to the leader of this term */
