@@ -7,6 +7,8 @@ kill -9 of one, some and all, SIGSTOP past the time-outs, cut links where networ
 be made, hand-over of leadership, changes of members, snapshots. Afterwards:
 
 - every request was answered within its bound, or its connection closed;
+- each command of a session has a result in the end, and a repeat is told the same (counters
+  use sessions, and repeat a command, of any member, until it has one);
 - the history of each key is linearizable (linearizability.py), commands whose outcome is
   unknown and all linearizable queries included;
 - no answer is older than one that somebody had before it was asked for; a LocalQuery's is not
@@ -56,6 +58,8 @@ class Report:
     kinds: Tally[str] = field(default_factory=Tally)
     faults: Tally[str] = field(default_factory=Tally)
     violations: list[str] = field(default_factory=list)
+    repeats: int = 0
+    """How often a command of a session was sent again."""
     explored: int = 0
     seconds: float = 0.0
 
@@ -64,6 +68,7 @@ class Report:
         verdict = f"{len(self.violations)} VIOLATIONS" if self.violations else "good"
         return (
             f"seed {self.seed}: {sum(self.outcomes.values())} operations ({outcomes}), "
+            f"{self.repeats} repeats, "
             f"{sum(self.faults.values())} faults, {self.explored} explored, "
             f"{self.seconds:.0f} s: {verdict}"
         )
@@ -129,6 +134,15 @@ def check_applied(records: list[Record], applied: dict[str, int]) -> list[str]:
     return violations
 
 
+def check_sessions(records: list[Record]) -> list[str]:
+    """None stays unknown or refused."""
+    return [
+        f"without a result in its session: {record}"
+        for record in records
+        if record.session is not None and record.outcome != "ok"
+    ]
+
+
 def check_leaders(cluster: Cluster) -> list[str]:
     return [
         f"term {term} had the leaders {sorted(names)}"
@@ -162,14 +176,16 @@ def judge(report: Report, records: list[Record], applied: dict[str, int] | None)
     report.violations += bad
     report.violations += check_versions(records, of_each_life=False)
     report.violations += check_versions(records, of_each_life=True)
+    report.violations += check_sessions(records)
     if applied is not None:
         report.violations += check_applied(records, applied)
     report.outcomes.update(record.outcome for record in records)
     report.kinds.update(record.kind for record in records)
+    report.repeats = sum(record.attempts - 1 for record in records)
 
 
 def run_history(
-    seed: int, operations: int, faults_count: int, directory: Path, sessions: bool = False
+    seed: int, operations: int, faults_count: int, directory: Path, sessions: bool = True
 ) -> Report:
     """One cluster's life."""
     began = time.monotonic()
@@ -216,7 +232,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--faults", type=int, default=12, help="of each history")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the first one")
     parser.add_argument("--directory", type=Path, help="where histories and members' files go")
-    parser.add_argument("--sessions", action="store_true", help="counters use sessions")
+    parser.add_argument("--sessions", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--seconds", type=float, help="begin no history after that long")
     parser.add_argument("--keep", action="store_true", help="the files of good histories, too")
     parser.add_argument("--until-bad", action="store_true", help="no history after a bad one")
@@ -227,7 +243,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def repeat_command(options: argparse.Namespace, seed: int) -> str:
     words = ["python", "tests/histories.py", "--histories", "1", "--seed", str(seed)]
     words += ["--operations", str(options.operations), "--faults", str(options.faults)]
-    words += ["--sessions"] if options.sessions else []
+    words += [] if options.sessions else ["--no-sessions"]
     words += ["--no-network"] if not netlab.inside() else []
     return " ".join(words)
 
@@ -252,6 +268,7 @@ def run_all(options: argparse.Namespace) -> int:
     end = time.monotonic() + (options.seconds or float("inf"))
     outcomes: Tally[str] = Tally()
     faults: Tally[str] = Tally()
+    repeats = 0
     bad = 0
     ran = 0
     for seed in range(options.seed, options.seed + options.histories):
@@ -264,6 +281,7 @@ def run_all(options: argparse.Namespace) -> int:
         ran += 1
         outcomes.update(report.outcomes)
         faults.update(report.faults)
+        repeats += report.repeats
         if report.violations:
             bad += 1
             complain(report, options)
@@ -272,7 +290,7 @@ def run_all(options: argparse.Namespace) -> int:
         elif not options.keep:
             remove_files(directory, seed)
     print(f"{ran} histories, {bad} bad; {sum(outcomes.values())} operations: {dict(outcomes)}")
-    print(f"{sum(faults.values())} faults: {dict(faults)}", flush=True)
+    print(f"{sum(faults.values())} faults: {dict(faults)}; {repeats} repeats", flush=True)
     return bad
 
 

@@ -14,7 +14,7 @@ import logging
 import random
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,18 @@ CLIENTS = (
     (1, "counter", 4),
     (1, "local", 2),
 )
+SESSION_CODES = (113, 114)
+"""Expired or unknown, and passed: neither can be of a session that is used all the time."""
+
+REPEATED_ANYWAY = 0.1
 KEYS = {"register": 3, "store": 6, "counter": 2}
 
 
 @dataclass(slots=True)
 class Record:
     """One request and what it came to: `outcome` is "ok", "refused" (certainly not applied),
-    "unknown" or "unanswered"; `life` is the process that was asked."""
+    "unknown" or "unanswered"; `life` is the process that was asked. One of a session may have
+    been asked for several times, of several: what is noted is the last."""
 
     name: str
     kind: str
@@ -61,6 +66,8 @@ class Record:
     value: Any = None
     version: int = 0
     code: int | None = None
+    session: str | None = None
+    attempts: int = 1
 
     @property
     def key(self) -> str:
@@ -135,6 +142,18 @@ class Link:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
+@dataclass(slots=True)
+class Session:
+    """One command at a time, numbered from 1."""
+
+    name: str
+    sequence: int = 0
+
+    def next_params(self) -> dict[str, Any]:
+        self.sequence += 1
+        return {"session": self.name, "seq": self.sequence}
+
+
 class Client:
     """One client: connects, works for a while, connects anew."""
 
@@ -145,7 +164,7 @@ class Client:
         self.depth = depth
         self.random = random.Random(seed)
         self.numbers = itertools.count(1)
-        self.sequence = 0
+        self.sessions = [Session(f"{name}.{at}") for at in range(depth)]
 
     async def run(self) -> None:
         while not self.workload.stopping:
@@ -155,7 +174,7 @@ class Client:
                 continue
             left = self.random.randint(*OPERATIONS_PER_CONNECTION)
             share = left // self.depth + 1
-            await asyncio.gather(*(self._work(link, share) for _ in range(self.depth)))
+            await asyncio.gather(*(self._work(link, share, own) for own in self.sessions))
             await link.close()
 
     async def _connect(self) -> Link | None:
@@ -173,12 +192,12 @@ class Client:
             return None
         return link
 
-    async def _work(self, link: Link, count: int) -> None:
+    async def _work(self, link: Link, count: int, session: Session) -> None:
         for _ in range(count):
             if link.closed or self.workload.stopping:
                 return
             await self.workload.pace()
-            if not await self._request(link):
+            if not await self._request(link, session):
                 await asyncio.sleep(BACK_OFF_SECONDS)
 
     def _draw(self) -> tuple[str, str, list[Any]]:
@@ -203,38 +222,51 @@ class Client:
             return name, "Command", ["cas", key, guess, name]
         return name, "Command", ["put", key, name]
 
-    async def _request(self, link: Link) -> bool:
+    async def _request(self, link: Link, session: Session) -> bool:
         """One request; False where the client should wait a moment."""
         name, kind, given = self._draw()
         command = kind == "Command"
         params: dict[str, Any] = {"kind": kind, "input": [name, *given] if command else given}
-        again = self.workload.sessions and command and self.work == "counter"
-        if again and self.depth == 1:
-            self.sequence += 1
-            params |= {"session": self.name, "seq": self.sequence}
-            return await self._request_until_known(link, name, given, params)
         record = Record(name, kind, given, link.member, link.life, time.monotonic_ns())
         self.workload.records.append(record)
-        await self._answer(link, params, record)
+        if self.workload.sessions and command and self.work == "counter":
+            record.session = session.name
+            await self._request_until_done(link, params | session.next_params(), record)
+        else:
+            await self._answer(link, params, record)
         return record.outcome == "ok"
 
-    async def _request_until_known(
-        self, link: Link, name: str, given: list[Any], params: dict[str, Any]
-    ) -> bool:
-        """A command of a session: the same until it is answered, so that none stays unknown."""
-        record = Record(name, "Command", given, link.member, link.life, time.monotonic_ns())
-        self.workload.records.append(record)
+    async def _request_until_done(
+        self, link: Link, params: dict[str, Any], record: Record
+    ) -> None:
+        """A command of a session: the same one, of any member, until it has a result. Some are
+        asked for once more then, which must be told the same."""
         await self._answer(link, params, record)
-        while record.outcome == "unknown" and not self.workload.giving_up:
+        while record.outcome != "ok" and not self.workload.giving_up:
+            if record.code in SESSION_CODES:
+                self.workload.violations.append(f"a session was lost: {record}")
+                return
             await asyncio.sleep(BACK_OFF_SECONDS)
-            other = await self._connect()
-            if other is not None:
-                record.member, record.life = other.member, other.life
-                await self._answer(other, params, record)
-                await other.close()
-                if record.outcome == "refused":  # this time; an earlier one may have counted
-                    record.outcome = "unknown"
-        return record.outcome == "ok"
+            await self._repeat(params, record)
+        if record.outcome == "ok" and self.random.random() < REPEATED_ANYWAY:
+            again = replace(record)
+            await self._repeat(params, again)
+            told = (again.value, again.version)
+            if again.outcome == "ok" and told != (record.value, record.version):
+                self.workload.violations.append(f"a repeat was told {told}: {record}")
+            record.attempts = again.attempts
+
+    async def _repeat(self, params: dict[str, Any], record: Record) -> None:
+        link = await self._connect()
+        if link is None:
+            return
+        before = record.outcome
+        record.member, record.life = link.member, link.life
+        record.attempts += 1
+        await self._answer(link, params, record)
+        await link.close()
+        if record.outcome == "refused" and before != "refused":
+            record.outcome = before  # this time; an earlier one may have counted
 
     async def _answer(self, link: Link, params: dict[str, Any], record: Record) -> None:
         try:
@@ -249,7 +281,7 @@ class Client:
             return
         record.returned = now
         if "result" in response:
-            record.outcome = "ok"
+            record.outcome, record.code = "ok", None
             record.value, record.version = response["result"]
             self.workload.note(record)
             return
@@ -272,11 +304,12 @@ class Workload:
         count: requests at which it stops by itself.
         rate: requests a second, at most.
         seed: of what is asked; when, and what it comes to, is the cluster's.
-        sessions: send counters' commands again until they are answered.
+        sessions: counters' commands are sent in sessions, again and again until one of them
+            has a result.
     """
 
     def __init__(
-        self, members: list[Member], count: int, rate: float, seed: int, sessions: bool = False
+        self, members: list[Member], count: int, rate: float, seed: int, sessions: bool = True
     ) -> None:
         self.members = list(members)
         self.count = count
