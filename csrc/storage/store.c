@@ -256,8 +256,8 @@ static enum status check_position(struct store *store, uint64_t index, uint32_t 
     uint32_t crc = store->snapfile.chain_crc;
     if (index != store->snapfile.index) {
         enum status status = journal_find_crc(&store->journal, index, &crc, error);
-        if (status != STATUS_OK) {
-            return status == STATUS_NOT_FOUND ? STATUS_INVALID : status;
+        if (status != STATUS_OK) { /* but for NOT_FOUND: our own disk, whatever came in */
+            return status == STATUS_NOT_FOUND ? STATUS_INVALID : STATUS_IO;
         }
     }
     return crc == chain_crc ? STATUS_OK
@@ -302,7 +302,8 @@ enum status store_snapshot_commit(struct store *store, enum store_slot slot, uin
     }
     if (status != STATUS_OK) {
         snapfile_abort(&store->snapfile, slot);
-        return error_set(error, status, "%s", why.text);
+        return status == STATUS_CORRUPT ? error_set(error, status, "%s", why.text)
+                                        : finish(store, status, &why, error);
     }
     /* The snapshot stands for entries: none of them may be only in the page cache. */
     status = journal_sync(&store->journal, &why);

@@ -180,6 +180,19 @@ static void test_damaged_snapshot(void) {
 
 /* --- a full disk ---------------------------------------------------------------------- */
 
+/* A log that is no longer what was written is the disk's fault, not the snapshot's: whoever goes
+ * on would acknowledge entries to such a disk. */
+static void test_damaged_log_under_a_snapshot(void) {
+    storetest_begin_with(1000, 40, 1);
+    storetest_spoil("log-00000000000000000001.jsonl", "key-4-1");
+    CHECK(storerig_snapshot(&rig, STORE_SLOT_OWN, &log_a, 5, false, 0) == STATUS_IO);
+    CHECK(strstr(rig.error.text, "cannot be trusted") != NULL);
+    CHECK(storetest_count_files("snapshot-") == 0);
+    CHECK(store_sync(rig.store, &rig.error) == STATUS_IO);
+    CHECK(storerig_save_term(&rig, 9, 0) == STATUS_IO);
+    storetest_end();
+}
+
 /* Every call of an append finds the disk full: refused, unchanged, and it goes on when there is
  * room. */
 static void test_full_disk(void) {
@@ -283,6 +296,7 @@ int main(void) {
     test_received_snapshot();
     test_crash_between_snapshot_and_log();
     test_damaged_snapshot();
+    test_damaged_log_under_a_snapshot();
     test_full_disk();
     test_real_files();
     test_lock();
