@@ -127,8 +127,8 @@ enum status store_snapshot_check(struct store *store, enum store_slot slot, size
  * Crash-safe at every step: see the recovery rule in recovery.c. STATUS_CORRUPT: the bytes are
  * not a whole snapshot of that entry and this cluster. STATUS_INVALID: there is a later one
  * already, or, without `reset_log`, the log does not hold that entry with that checksum. After
- * both of them the slot is empty and all else as it was. STATUS_IO: also where the log itself has
- * changed since it was written. */
+ * both of them the slot is empty and all else as it was. STATUS_IO: also where the log itself
+ * has changed since it was written. */
 enum status store_snapshot_commit(struct store *store, enum store_slot slot, uint64_t index,
                                   uint64_t term, uint32_t chain_crc, bool reset_log,
                                   uint64_t keep_entries, struct error *error) MUST_USE;
