@@ -276,6 +276,7 @@ static void keep_answer(struct sessions *sessions, struct session *session, stru
     }
     while (sessions->answers_bytes > SESSION_ANSWERS_BYTES_MAX) {
         struct session *oldest = sessions->kept_from;
+        ASSERT(oldest != NULL); /* the bytes are somebody's */
         sessions->kept_from = oldest->links[SESSION_BY_ANSWER].newer;
         drop_answer(sessions, oldest);
     }
