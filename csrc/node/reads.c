@@ -195,14 +195,20 @@ void reads_receive(struct node *node, struct peer *peer, const struct peer_messa
         reads->remote_count == REMOTE_READS_MAX) {
         return; /* asked again when the asker knows better, or after ASK_AGAIN_MS */
     }
-    struct raft_event event = {.kind = RAFT_EVENT_READ};
+    struct raft_event event = {.kind = RAFT_EVENT_READ, .id = peer->id};
     struct raft_outcome outcome;
-    if (execute_step(node, &event, &outcome) == RAFT_OK) {
-        reads->remote[reads->remote_count++] = (struct remote_read){.peer = peer->id,
-                                                                    .batch = message->batch,
-                                                                    .term = message->term,
-                                                                    .round = outcome.round,
-                                                                    .index = outcome.index};
+    if (execute_step(node, &event, &outcome) != RAFT_OK) {
+        return;
+    }
+    struct remote_read read = {.peer = peer->id,
+                               .batch = message->batch,
+                               .term = message->term,
+                               .round = outcome.round,
+                               .index = outcome.index};
+    if (outcome.round == 0) {
+        answer_remote(node, &read, read.index);
+    } else {
+        reads->remote[reads->remote_count++] = read;
     }
 }
 

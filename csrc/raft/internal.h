@@ -189,7 +189,8 @@ void transfer_advance(struct raft *raft);
 void transfer_tick(struct raft *raft);
 
 /* --- reads.c (6.4) --- */
-enum raft_result reads_register(struct raft *raft, struct raft_outcome *outcome);
+enum raft_result reads_register(struct raft *raft, uint64_t asker,
+                                struct raft_outcome *outcome);
 uint64_t reads_open_round(struct raft *raft);
 void reads_advance(struct raft *raft);
 

@@ -188,7 +188,7 @@ static enum raft_result dispatch(struct raft *raft, const struct raft_event *eve
     case RAFT_EVENT_REMOVE:
         return membership_remove(raft, event->id, outcome);
     case RAFT_EVENT_READ:
-        return reads_register(raft, outcome);
+        return reads_register(raft, event->id, outcome);
     case RAFT_EVENT_TRANSFER:
         return transfer_start(raft, event->id);
     case RAFT_EVENT_SENT:

@@ -125,14 +125,15 @@ enum raft_event_kind {
     RAFT_EVENT_RECEIVE,        /* a message came from a peer */
     RAFT_EVENT_LOG_PERSISTED,  /* our log is durable up to a position */
     RAFT_EVENT_VOTE_PERSISTED, /* term and vote are durable */
-    RAFT_EVENT_BOOTSTRAP,    /* first member of a new cluster: configuration {id}, log empty */
-    RAFT_EVENT_PROPOSE,      /* leader: append `count` commands */
-    RAFT_EVENT_ADD,          /* leader: add `id` as a learner, to be promoted when caught up */
-    RAFT_EVENT_REMOVE,       /* leader: remove `id`, voter or learner, itself included */
-    RAFT_EVENT_READ,         /* leader: register a read (6.4) */
-    RAFT_EVENT_TRANSFER,     /* leader: hand over to `id` (0: the most advanced voter) (3.10) */
-    RAFT_EVENT_SENT,         /* the host sent the entries of an APPEND up to `index` */
-    RAFT_EVENT_CONNECTED,    /* a peer's connection is up, with its incarnation */
+    RAFT_EVENT_BOOTSTRAP, /* first member of a new cluster: configuration {id}, log empty */
+    RAFT_EVENT_PROPOSE,   /* leader: append `count` commands */
+    RAFT_EVENT_ADD,       /* leader: add `id` as a learner, to be promoted when caught up */
+    RAFT_EVENT_REMOVE,    /* leader: remove `id`, voter or learner, itself included */
+    RAFT_EVENT_READ,      /* leader: register a read (6.4), ours or one that peer `id` asked for
+                                in a message of our term */
+    RAFT_EVENT_TRANSFER,  /* leader: hand over to `id` (0: the most advanced voter) (3.10) */
+    RAFT_EVENT_SENT,      /* the host sent the entries of an APPEND up to `index` */
+    RAFT_EVENT_CONNECTED, /* a peer's connection is up, with its incarnation */
     RAFT_EVENT_DISCONNECTED, /* and down: what was in flight is lost */
     RAFT_EVENT_COMPACTED,    /* a snapshot of our own is durable: the log may start after it */
     RAFT_EVENT_INSTALLED,    /* a leader's snapshot is durable here */
@@ -151,9 +152,10 @@ struct raft_event {
     uint64_t term;                 /* VOTE_PERSISTED */
     uint64_t voted_for;            /* VOTE_PERSISTED */
     uint32_t count;                /* PROPOSE */
-    uint64_t id;          /* BOOTSTRAP, ADD, REMOVE, TRANSFER, SENT, (DIS)CONNECTED ... */
-    uint64_t index;       /* SENT */
-    uint64_t incarnation; /* CONNECTED */
+    uint64_t
+        id; /* BOOTSTRAP, ADD, REMOVE, READ (0: ours), TRANSFER, SENT, (DIS)CONNECTED ... */
+    uint64_t index;                                 /* SENT */
+    uint64_t incarnation;                           /* CONNECTED */
     const struct raft_configuration *configuration; /* INSTALLED: as of the snapshot */
     uint64_t configuration_index; /* INSTALLED: where that configuration stood in the log */
 };
@@ -188,7 +190,8 @@ struct raft_outcome {
     bool log_reset;
     /* RECEIVE of a SNAPSHOT: the host should go on receiving it (false: not needed, ignore). */
     bool wanted;
-    /* READ: answer when reads_confirmed >= round and applied >= index. */
+    /* READ: answer when reads_confirmed >= round and applied >= index. Round 0: the peer's
+     * question was the proof; its reads need no other. */
     uint64_t round;
     uint64_t index;
 };

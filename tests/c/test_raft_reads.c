@@ -167,6 +167,49 @@ static void l3_an_older_round_confirms_nothing(void) {
     rig_stop(&rig);
 }
 
+static void l3_a_question_proves_the_askers_reads_alone(void) {
+    struct rig rig;
+    rig_lead_committed(&rig, 3);
+    CHECK(rig_do(&rig, RAFT_EVENT_READ, 0) == RAFT_OK);
+    uint64_t ours = rig.outcome.round;
+    CHECK(rig_do(&rig, RAFT_EVENT_READ, 2) == RAFT_OK); /* it and we are two of three */
+    CHECK(rig.outcome.round == 0 && rig.outcome.index == 1);
+    rig_take(&rig);
+    CHECK(rig.actions.reads_confirmed < ours);          /* ours may be younger */
+    CHECK(rig_do(&rig, RAFT_EVENT_READ, 9) == RAFT_OK); /* no member, no proof */
+    CHECK(rig.outcome.round > ours);
+    rig_take(&rig);
+    CHECK(rig_do(&rig, RAFT_EVENT_READ, 2) == RAFT_OK);
+    CHECK(rig.outcome.round == 0);
+    rig_take(&rig);
+    CHECK(rig_find(&rig, RAFT_APPEND, 2) == NULL); /* nobody need be asked */
+    rig_stop(&rig);
+    rig_lead_committed(&rig, 5);
+    CHECK(rig_do(&rig, RAFT_EVENT_READ, 2) == RAFT_OK);
+    CHECK(rig.outcome.round > 0); /* two of five are no quorum */
+    rig_stop(&rig);
+}
+
+static void l3_l10_a_question_proves_nothing_to_another_quorum(void) {
+    struct rig rig;
+    rig_lead_committed(&rig, 2);
+    CHECK(rig_do(&rig, RAFT_EVENT_READ, 2) == RAFT_OK);
+    CHECK(rig.outcome.round == 0);
+    CHECK(rig_do(&rig, RAFT_EVENT_ADD, 4) == RAFT_OK);
+    CHECK(rig_do(&rig, RAFT_EVENT_READ, 4) == RAFT_OK); /* a learner's says nothing */
+    CHECK(rig.outcome.round > 0);
+    rig_stop(&rig);
+    rig_lead_committed(&rig, 3);
+    rig_bring_up(&rig, 2);
+    rig_bring_up(&rig, 3);
+    CHECK(rig_do(&rig, RAFT_EVENT_REMOVE, 3) == RAFT_OK); /* {1 2 3} and {1 2} */
+    CHECK(rig_do(&rig, RAFT_EVENT_READ, 3) == RAFT_OK);   /* of the old set, not of the new */
+    CHECK(rig.outcome.round > 0);
+    CHECK(rig_do(&rig, RAFT_EVENT_READ, 2) == RAFT_OK);
+    CHECK(rig.outcome.round == 0);
+    rig_stop(&rig);
+}
+
 static void c15_l10_a_smaller_quorum_is_looked_at_again(void) {
     struct rig rig;
     rig_lead_committed(&rig, 2);
@@ -329,6 +372,8 @@ int main(void) {
         TEST(s12_an_install_after_a_change_of_role),
         TEST(l1_l2_a_read_before_the_first_own_entry_waits),
         TEST(l3_an_older_round_confirms_nothing),
+        TEST(l3_a_question_proves_the_askers_reads_alone),
+        TEST(l3_l10_a_question_proves_nothing_to_another_quorum),
         TEST(c15_l10_a_smaller_quorum_is_looked_at_again),
         TEST(l9_a_transfer_ends),
         TEST(transfer_makes_the_target_campaign),

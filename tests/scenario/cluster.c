@@ -146,12 +146,17 @@ enum raft_result cluster_step(struct cluster *cluster, struct server *server,
 }
 
 /* --- reads ------------------------------------------------------------------------------- */
-void cluster_read(struct cluster *cluster, struct server *server) {
+void cluster_read(struct cluster *cluster, struct server *server, uint64_t asker) {
     struct raft_outcome outcome;
     struct read read = {.number = ++cluster->reads, .floor = cluster->committed_last};
     enum raft_result result = cluster_step(
-        cluster, server, &(struct raft_event){.kind = RAFT_EVENT_READ}, NULL, &outcome);
-    if (result == RAFT_OK && server->read_count < READS_MAX) {
+        cluster, server, &(struct raft_event){.kind = RAFT_EVENT_READ, .id = asker}, NULL,
+        &outcome);
+    if (result == RAFT_OK && outcome.round == 0) {
+        say(cluster, "%llu: read %llu is proven by %llu, at index %llu",
+            (unsigned long long)server->id, (unsigned long long)read.number,
+            (unsigned long long)asker, (unsigned long long)outcome.index);
+    } else if (result == RAFT_OK && server->read_count < READS_MAX) {
         read.term = server->state.term;
         read.round = outcome.round;
         read.index = outcome.index;

@@ -431,7 +431,8 @@ static bool run_of_server(struct cluster *cluster, struct server *server,
     } else if (strcmp(name, "change") == 0) {
         return run_change(cluster, server, words);
     } else if (strcmp(name, "read") == 0) {
-        cluster_read(cluster, server);
+        bool remote = words->count > 3 && strcmp(words->words[2], "for") == 0;
+        cluster_read(cluster, server, remote ? number_at(words, 3) : 0);
     } else if (strcmp(name, "snapshot") == 0) {
         cluster_snapshot(cluster, server, number_at(words, 2));
     } else if (strcmp(name, "timer") == 0) {

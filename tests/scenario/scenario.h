@@ -162,7 +162,7 @@ enum raft_result cluster_do(struct cluster *cluster, struct server *server,
 void cluster_turn(struct cluster *cluster, struct server *server);
 void cluster_crash(struct cluster *cluster, struct server *server);
 void cluster_connect(struct cluster *cluster, struct server *a, struct server *b);
-void cluster_read(struct cluster *cluster, struct server *server);
+void cluster_read(struct cluster *cluster, struct server *server, uint64_t asker);
 void cluster_snapshot(struct cluster *cluster, struct server *server, uint64_t index);
 void cluster_settle(struct cluster *cluster);
 

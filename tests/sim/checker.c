@@ -407,6 +407,16 @@ void checker_applied(struct world *world, struct node *node) {
 }
 
 /* Linearizable (6.4): a read sees everything that was committed anywhere when it was asked. */
+/* Its asker has yet to apply so far; the index must be right by now. */
+void checker_proven(struct world *world, const struct node *node, const struct read *read) {
+    world->reads_proven += 1;
+    if (read->index < read->floor) {
+        world_fail(world, "node %llu: a read that its asker proved, at %llu, misses %llu",
+                   (unsigned long long)node->id, (unsigned long long)read->index,
+                   (unsigned long long)read->floor);
+    }
+}
+
 void checker_read(struct world *world, struct node *node, const struct read *read) {
     world->reads_answered += 1;
     if (read->index < read->floor || node->applied < read->floor) {

@@ -284,6 +284,10 @@ static void requests(struct world *world) {
     if (world_chance(world, rates->read)) {
         host_read(world, node);
         host_wake(world, node, world->now_us);
+        struct node *asker = any_node(world);
+        if (asker != NULL) {
+            host_ask_read(world, asker);
+        }
     }
     if (world_chance(world, rates->transfer)) {
         uint64_t id = world_between(world, 0, world->node_count);

@@ -438,6 +438,47 @@ void host_read(struct world *world, struct node *node) {
     }
 }
 
+/* A member asks its leader, as the node does for its clients' queries. */
+void host_ask_read(struct world *world, struct node *node) {
+    uint64_t leader = node->state.leader;
+    if (leader == 0 || leader == node->id || leader > world->node_count) {
+        return;
+    }
+    struct parcel *parcel = calloc(1, sizeof(*parcel));
+    ASSERT(parcel != NULL);
+    parcel->word = WORD_READ;
+    parcel->floor = checker_committed(world);
+    parcel->message = (struct raft_message){
+        .kind = RAFT_APPEND_REPLY, .from = node->id, .to = leader, .term = node->state.term};
+    network_send(world, node, parcel);
+}
+
+static void read_asked(struct world *world, struct node *node, const struct parcel *parcel) {
+    struct raft_outcome outcome;
+    struct raft_event event = {.kind = RAFT_EVENT_READ, .id = parcel->message.from};
+    if (node->state.role != RAFT_LEADER || parcel->message.term != node->state.term ||
+        host_step(world, node, &event, NULL, &outcome) != RAFT_OK) {
+        return;
+    }
+    struct read read = {.term = node->state.term,
+                        .round = outcome.round,
+                        .index = outcome.index,
+                        .floor = parcel->floor};
+    if (read.round == 0) {
+        checker_proven(world, node, &read);
+    } else if (node->read_count < READS_MAX) {
+        node->reads[node->read_count++] = read;
+    }
+}
+
+static void take_word(struct world *world, struct node *node, const struct parcel *parcel) {
+    if (parcel->word == WORD_READ) {
+        read_asked(world, node, parcel);
+    } else {
+        snapshot_wanted(world, node, parcel);
+    }
+}
+
 static void take(struct world *world, struct node *node) {
     struct raft_actions actions;
     raft_take_actions(node->raft, &actions);
@@ -464,8 +505,8 @@ static void take(struct world *world, struct node *node) {
 static void handle(struct world *world, struct node *node, struct input *input) {
     struct raft_outcome outcome;
     struct parcel *parcel = input->parcel;
-    if (parcel != NULL && parcel->host) {
-        snapshot_wanted(world, node, parcel);
+    if (parcel != NULL && parcel->word != WORD_NONE) {
+        take_word(world, node, parcel);
         return;
     }
     if (parcel != NULL) {

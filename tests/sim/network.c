@@ -105,7 +105,7 @@ static void plan_delivery(struct world *world, struct parcel *parcel) {
 
 void network_send(struct world *world, struct node *node, struct parcel *parcel) {
     uint64_t to = parcel->message.to;
-    if (!parcel->host) {
+    if (parcel->word == WORD_NONE) {
         checker_sending(world, node, &parcel->message);
     }
     parcel->session = to <= world->node_count ? *session_of(world, node->id, to) : 0;

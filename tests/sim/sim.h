@@ -70,13 +70,21 @@ struct write {
 };
 
 /* --- messages and inputs ----------------------------------------------------------------- */
+/* A host's word to a host, which the core does not see. */
+enum word {
+    WORD_NONE,
+    WORD_WANTED, /* `piece` of the snapshot is wanted next */
+    WORD_READ,   /* a member of message.term asks for its clients' reads */
+};
+
 struct parcel {
     struct raft_message message; /* entries point to `entries` */
     uint64_t session;
     uint32_t count;
     struct raft_entry *entries;
     struct line *lines;
-    bool host;      /* a host's word to a host: `piece` is wanted next */
+    enum word word;
+    uint64_t floor; /* READ: the latest index committed anywhere when it was asked */
     uint32_t piece; /* SNAPSHOT */
     uint32_t pieces;
     struct snapshot snapshot;
@@ -217,6 +225,7 @@ struct world {
     uint64_t next_value;
     uint64_t founder; /* bootstraps the cluster; 0: it was there before */
     uint64_t reads_answered;
+    uint64_t reads_proven; /* by their askers */
     uint64_t marker_term; /* peace: an entry that must be committed */
     uint64_t marker_index;
     uint64_t stable_us; /* peace: converged, and it must stay so until then */
@@ -278,6 +287,7 @@ enum raft_result host_step(struct world *world, struct node *node,
 void host_disk_done(struct world *world, struct node *node);
 void host_write(struct world *world, struct node *node, const struct write *write);
 void host_read(struct world *world, struct node *node);
+void host_ask_read(struct world *world, struct node *node);
 uint64_t host_mix(uint64_t state, const struct line *line);
 
 /* snapshot.c */
@@ -319,6 +329,7 @@ void checker_sending(struct world *world, struct node *node,
 void checker_applied(struct world *world, struct node *node);
 void checker_started(struct world *world, struct node *node);
 void checker_read(struct world *world, struct node *node, const struct read *read);
+void checker_proven(struct world *world, const struct node *node, const struct read *read);
 uint64_t checker_committed(const struct world *world);
 
 #endif

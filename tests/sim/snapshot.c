@@ -125,7 +125,7 @@ void snapshot_piece(struct world *world, struct node *node, const struct parcel 
     }
     struct parcel *want = calloc(1, sizeof(*want));
     ASSERT(want != NULL);
-    want->host = true;
+    want->word = WORD_WANTED;
     want->message = (struct raft_message){.kind = RAFT_SNAPSHOT_REPLY,
                                           .from = node->id,
                                           .to = parcel->message.from,
