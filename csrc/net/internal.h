@@ -9,6 +9,7 @@
 #ifndef RAFTPICO_NET_INTERNAL_H
 #define RAFTPICO_NET_INTERNAL_H
 
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <uv.h>
 
@@ -50,10 +51,17 @@ struct net_conn {
     struct net_conn **link;
 };
 
+/* What other threads write to, and the loop polls. */
+struct wake {
+    uv_poll_t poll;
+    int ends[2];         /* to read from, to write to; may be the same descriptor */
+    atomic_bool pending; /* something was written that the loop has not read yet */
+};
+
 struct net {
     uv_loop_t loop;
     uv_tcp_t listener;
-    uv_async_t wake;
+    struct wake wake;
     uv_timer_t timer;   /* the turn that is due */
     uv_timer_t sweeper; /* connections' deadlines */
     uv_check_t check;   /* after the poll: the turn's place */
@@ -72,6 +80,11 @@ struct net {
 
 /* net.c */
 void net_count_deadline(struct net *net, int change);
+
+/* wake.c */
+int wake_open(struct net *net); /* 0, or an error of libuv's */
+void wake_stop(struct net *net);
+void wake_close(struct net *net); /* after the loop has closed the handle */
 
 /* conn.c */
 struct net_conn *net_conn_open(struct net *net, enum net_stage stage);

@@ -74,19 +74,6 @@ void net_turn_at(struct net *net, uint64_t at_ms) {
     uv_timer_start(&net->timer, on_timer, at_ms > now_ms ? at_ms - now_ms : 0, 0);
 }
 
-/* --- waking --- */
-
-static void on_wake(uv_async_t *wake) {
-    struct net *net = wake->data;
-    if (!net->stopping) {
-        net->events->woken(net->host);
-    }
-}
-
-void net_wake(struct net *net) {
-    uv_async_send(&net->wake);
-}
-
 /* --- deadlines --- */
 
 /* Deadlines are rare and coarse, so one slow timer looks at all connections while there are
@@ -276,7 +263,6 @@ static void init_handles(struct net *net) {
     uv_check_init(&net->loop, &net->check);
     uv_idle_init(&net->loop, &net->idle);
     net->listener.data = net;
-    net->wake.data = net;
     net->timer.data = net;
     net->sweeper.data = net;
     net->check.data = net;
@@ -292,7 +278,7 @@ enum status net_open(const struct net_events *events, void *host, struct net **n
     opened->turn_at_ms = NET_NEVER_MS;
     int result = uv_loop_init(&opened->loop);
     if (result == 0) {
-        result = uv_async_init(&opened->loop, &opened->wake, on_wake);
+        result = wake_open(opened);
         if (result != 0) {
             uv_loop_close(&opened->loop);
         }
@@ -319,7 +305,7 @@ void net_stop(struct net *net) {
     uv_close((uv_handle_t *)&net->timer, NULL);
     uv_close((uv_handle_t *)&net->check, NULL);
     uv_close((uv_handle_t *)&net->idle, NULL);
-    uv_unref((uv_handle_t *)&net->wake);
+    uv_unref((uv_handle_t *)&net->wake.poll);
     uv_unref((uv_handle_t *)&net->sweeper);
     struct net_conn *next = NULL;
     for (struct net_conn *conn = net->conns; conn != NULL; conn = next) {
@@ -335,10 +321,11 @@ void net_run(struct net *net) {
 
 void net_close(struct net *net) {
     net_stop(net);
-    uv_close((uv_handle_t *)&net->wake, NULL);
+    wake_stop(net);
     uv_close((uv_handle_t *)&net->sweeper, NULL);
     uv_run(&net->loop, UV_RUN_DEFAULT);
     ASSERT(net->conns == NULL);
+    wake_close(net);
     int result = uv_loop_close(&net->loop);
     ASSERT(result == 0);
     memory_free(net->read_bytes);

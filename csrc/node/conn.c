@@ -51,16 +51,17 @@ void conn_release(struct node_conn *conn) {
 
 void conn_mark_dirty(struct node *node, struct node_conn *conn) {
     if (!conn->dirty && !conn->gone) {
+        struct node_conn **list = conn->kind == CONN_CLIENT ? &node->dirty : &node->dirty_peers;
         conn->dirty = true;
-        conn->next_dirty = node->dirty;
-        node->dirty = conn;
+        conn->next_dirty = *list;
+        *list = conn;
     }
 }
 
-struct node_conn *node_take_dirty(struct node *node) {
-    while (node->dirty != NULL) {
-        struct node_conn *conn = node->dirty;
-        node->dirty = conn->next_dirty;
+static struct node_conn *take_dirty(struct node_conn **list) {
+    while (*list != NULL) {
+        struct node_conn *conn = *list;
+        *list = conn->next_dirty;
         conn->next_dirty = NULL;
         conn->dirty = false;
         if (!conn->gone) {
@@ -71,6 +72,15 @@ struct node_conn *node_take_dirty(struct node *node) {
         }
     }
     return NULL;
+}
+
+struct node_conn *node_take_dirty_peer(struct node *node) {
+    return take_dirty(&node->dirty_peers);
+}
+
+struct node_conn *node_take_dirty(struct node *node) {
+    struct node_conn *conn = node_take_dirty_peer(node);
+    return conn != NULL ? conn : take_dirty(&node->dirty);
 }
 
 void conn_close(struct node *node, struct node_conn *conn) {

@@ -77,7 +77,8 @@ struct node {
     struct job *stuck; /* a JOB_WRITE that found no space: to be tried again */
     uint64_t stuck_retry_ms;
 
-    struct node_conn *dirty;
+    struct node_conn *dirty;       /* clients' */
+    struct node_conn *dirty_peers; /* all others: these are written to first */
     struct node_conn *held; /* in the order in which they go on */
     struct node_conn *held_last;
     struct load load;

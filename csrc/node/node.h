@@ -98,6 +98,7 @@ uint64_t node_deadline_ms(const struct node *node); /* a turn is due then at the
  * host writes (and consumes) node_conn_out and, where node_conn_closing, closes once all is
  * written. */
 struct node_conn *node_take_dirty(struct node *node);
+struct node_conn *node_take_dirty_peer(struct node *node); /* of those that are no clients' */
 struct buffer *node_conn_out(struct node_conn *conn);
 bool node_conn_closing(const struct node_conn *conn);
 

@@ -96,8 +96,8 @@ void disk_clear(struct disk *disk) {
 void disk_push(struct disk *disk, struct job *job) {
     uv_mutex_lock(&disk->mutex);
     list_add(&disk->todo, job);
-    uv_cond_signal(&disk->more);
     uv_mutex_unlock(&disk->mutex);
+    uv_cond_signal(&disk->more); /* without the lock: who wakes up wants it at once */
 }
 
 struct job *disk_take_done(struct disk *disk) {

@@ -79,13 +79,17 @@ static void on_woken(void *host) {
 
 /* --- a turn --- */
 
-/* The disk and the machine first: they work while the connections are written. */
+/* Peers first: the way over them is the longest, and whom we wake here may take the processor from
+ * us at once. Then the disk and the machine, which work while the clients are written to. */
 static void carry(struct server *server) {
     struct node *node = server->node;
     struct job *job;
     struct apply_batch *batch;
     struct node_conn *conn;
     const char *address = NULL;
+    while ((conn = node_take_dirty_peer(node)) != NULL) {
+        links_flush(node_conn_host(conn));
+    }
     while ((job = node_take_job(node)) != NULL) {
         disk_push(&server->disk, job);
     }
