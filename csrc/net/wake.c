@@ -1,7 +1,7 @@
 /* Waking the loop from any thread; see internal.h.
  *
- * Not by uv_async_t: before libuv 1.45 the loop that it wakes spins until the thread that woke it
- * has run on, and on a busy machine that thread is just the one that made room for the loop. */
+ * Not by uv_async_t: before libuv 1.45 the loop that it wakes spins until the thread that woke
+ * it has run on, and on a busy machine that thread is just the one that the loop displaced. */
 #include <errno.h>
 #include <unistd.h>
 
