@@ -28,7 +28,7 @@ static void close_pair(const int ends[2]) {
     }
 }
 
-/* First nothing is pending any more, then the host looks: whoever comes later wakes us again. */
+/* First nothing is pending any more, then the host looks: who comes later wakes us again. */
 static void on_readable(uv_poll_t *poll, int status, int events) {
     (void)status;
     (void)events;

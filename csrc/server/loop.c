@@ -79,8 +79,8 @@ static void on_woken(void *host) {
 
 /* --- a turn --- */
 
-/* Peers first: the way over them is the longest, and whom we wake here may take the processor from
- * us at once. Then the disk and the machine, which work while the clients are written to. */
+/* Peers first: the way over them is the longest, and whom we wake here may take the processor
+ * from us at once. Then the disk and the machine, which work while clients are written to. */
 static void carry(struct server *server) {
     struct node *node = server->node;
     struct job *job;
