@@ -6,8 +6,8 @@
  *
  * A peer that asks on behalf of its own clients says by that in which term it was when it
  * asked, which is all that an echo says: where it and we are a quorum (three voters), nobody
- * else need be heard. That proves the peer's reads, which came before it asked, and no others: ours of
- * the same turn may be younger than its question.
+ * else need be heard. That proves the peer's reads, which came before it asked, and no
+ * others: ours of the same turn may be younger than its question.
  *
  * Invariant: a round number is told to a peer only in a message made after the reads that it
  * confirms were registered. */
