@@ -151,6 +151,7 @@ STATIC_ASSERT(DESCRIPTORS_RESERVED >= EXTRA_CONNECTIONS_MAX + 3 * MEMBERS_MAX, "
 #define RAFT_PEERS_MAX (2 * MEMBERS_MAX) /* with removed ones that do not know it yet */
 #define RAFT_HEARTBEAT_MS_MOST 100u
 #define RAFT_HEARTBEATS_PER_TIMEOUT 3u
+#define COMMIT_NOTICE_MS 2u /* a member that waits for no entry learns of its commit by then */
 #define RAFT_OFFERS_PER_HEARTBEAT 4u /* how often a peer with a full queue is offered again */
 #define RAFT_DEPARTING_TIMEOUTS 10u  /* a removed peer is kept informed for at most so long */
 

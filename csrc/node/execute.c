@@ -137,11 +137,12 @@ enum raft_result execute_step(struct node *node, struct raft_event *event,
     return result;
 }
 
-enum raft_result execute_propose(struct node *node, uint32_t count, uint64_t *first) {
+enum raft_result execute_propose(struct node *node, uint64_t peer, uint32_t count,
+                                 uint64_t *first) {
     if (entries_bytes_after(&node->entries, node->state.commit_index) > UNCOMMITTED_BYTES_MAX) {
         return RAFT_OVERLOADED; /* as the core does past a number of entries */
     }
-    struct raft_event event = {.kind = RAFT_EVENT_PROPOSE, .count = count};
+    struct raft_event event = {.kind = RAFT_EVENT_PROPOSE, .id = peer, .count = count};
     struct raft_outcome outcome;
     enum raft_result result = execute_step(node, &event, &outcome);
     *first = outcome.first;

@@ -119,7 +119,8 @@ void execute_write(struct node *node);
 void execute_write_done(struct node *node, struct job *job);
 /* A snapshot took the place of the log on the disk, which goes on behind `index`. */
 void execute_log_replaced(struct node *node, uint64_t index);
-enum raft_result execute_propose(struct node *node, uint32_t count, uint64_t *first);
+enum raft_result execute_propose(struct node *node, uint64_t peer, uint32_t count,
+                                 uint64_t *first);
 /* The line of the next proposed entry; `command` says tag, session and body. */
 void execute_add_command(struct node *node, const struct entry *command);
 

@@ -139,7 +139,7 @@ static void propose_here(struct node *node) {
         pendings->forward = pendings->next;
         return;
     }
-    if (execute_propose(node, count, &first) != RAFT_OK) {
+    if (execute_propose(node, 0, count, &first) != RAFT_OK) {
         pendings->pause_until_ms = node->now_ms + AGAIN_PAUSE_MS;
         return;
     }
@@ -341,7 +341,7 @@ void pending_receive_propose(struct node *node, struct peer *peer,
     if (!life_is_known(peer) || node->state.role != RAFT_LEADER ||
         node->state.term != message->term || node->no_space[0] != '\0' ||
         execute_is_behind(node) ||
-        execute_propose(node, (uint32_t)message->count, &index) != RAFT_OK) {
+        execute_propose(node, peer->id, (uint32_t)message->count, &index) != RAFT_OK) {
         refuse_proposals(node, peer, message->term, first);
         return;
     }

@@ -165,6 +165,7 @@ enum status node_start(struct node *node) {
         .now_ms = node->now_ms,
         .min_election_timeout_ms = MIN_ELECTION_TIMEOUT_MS_DEFAULT,
         .max_election_timeout_ms = MAX_ELECTION_TIMEOUT_MS_DEFAULT,
+        .commit_notice_ms = COMMIT_NOTICE_MS,
         .term = node->meta.term,
         .voted_for = node->meta.voted_for,
         .snapshot = node->snapshots.position,

@@ -59,6 +59,7 @@ struct raft {
     uint64_t now_ms;
     uint32_t min_timeout_ms;
     uint32_t max_timeout_ms;
+    uint32_t commit_notice_ms;
     struct random random;
 
     uint64_t term;
@@ -152,7 +153,7 @@ static inline uint64_t follower_match(const struct raft *raft) {
 void replication_lead(struct raft *raft);
 void replication_append(struct raft *raft, enum raft_entry_kind kind,
                         const struct raft_configuration *configuration);
-enum raft_result replication_propose(struct raft *raft, uint32_t count,
+enum raft_result replication_propose(struct raft *raft, uint64_t id, uint32_t count,
                                      struct raft_outcome *outcome);
 enum raft_result replication_receive_reply(struct raft *raft,
                                            const struct raft_message *message);
@@ -166,6 +167,8 @@ void replication_compacted(struct raft *raft);
 void replication_tick(struct raft *raft);
 bool replication_advance_commit(struct raft *raft);
 void replication_inform_all(struct raft *raft);
+/* Clients of peer `id` wait for this index: it is to know at once when that is committed. */
+void replication_note_awaited(struct raft *raft, uint64_t id, uint64_t index);
 struct progress *replication_find(struct raft *raft, uint64_t id); /* NULL: unknown */
 
 /* --- sending.c: what a leader sends to each peer at a take --- */

@@ -40,6 +40,9 @@ struct progress {
 
     bool due;              /* an APPEND is wanted even if it carries nothing */
     uint64_t heartbeat_ms; /* and is wanted by then anyway */
+    uint64_t told;         /* the commit index of the last APPEND */
+    uint64_t awaited;      /* its clients wait until this index is committed and it knows */
+    uint64_t notice_ms;    /* it is told what is committed by then; 0: it knows */
 
     uint64_t probe;    /* PROBE: the index in question */
     bool probe_eager;  /* PROBE: the question carries entries: it will be accepted */

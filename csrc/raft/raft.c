@@ -47,6 +47,7 @@ struct raft *raft_new(const struct raft_options *options) {
     }
     raft->id = options->id;
     raft->now_ms = options->now_ms;
+    raft->commit_notice_ms = options->commit_notice_ms;
     random_seed(&raft->random, options->seed);
     if (!load_log(raft, options)) {
         raft_free(raft);
@@ -182,7 +183,7 @@ static enum raft_result dispatch(struct raft *raft, const struct raft_event *eve
     case RAFT_EVENT_BOOTSTRAP:
         return membership_bootstrap(raft, event->id, outcome);
     case RAFT_EVENT_PROPOSE:
-        return replication_propose(raft, event->count, outcome);
+        return replication_propose(raft, event->id, event->count, outcome);
     case RAFT_EVENT_ADD:
         return membership_add(raft, event->id, outcome);
     case RAFT_EVENT_REMOVE:

@@ -125,15 +125,15 @@ enum raft_event_kind {
     RAFT_EVENT_RECEIVE,        /* a message came from a peer */
     RAFT_EVENT_LOG_PERSISTED,  /* our log is durable up to a position */
     RAFT_EVENT_VOTE_PERSISTED, /* term and vote are durable */
-    RAFT_EVENT_BOOTSTRAP, /* first member of a new cluster: configuration {id}, log empty */
-    RAFT_EVENT_PROPOSE,   /* leader: append `count` commands */
-    RAFT_EVENT_ADD,       /* leader: add `id` as a learner, to be promoted when caught up */
-    RAFT_EVENT_REMOVE,    /* leader: remove `id`, voter or learner, itself included */
-    RAFT_EVENT_READ,      /* leader: register a read (6.4), ours or one that peer `id` asked for
-                                in a message of our term */
-    RAFT_EVENT_TRANSFER,  /* leader: hand over to `id` (0: the most advanced voter) (3.10) */
-    RAFT_EVENT_SENT,      /* the host sent the entries of an APPEND up to `index` */
-    RAFT_EVENT_CONNECTED, /* a peer's connection is up, with its incarnation */
+    RAFT_EVENT_BOOTSTRAP,    /* first member of a new cluster: configuration {id}, log empty */
+    RAFT_EVENT_PROPOSE,      /* leader: append `count` commands, ours or those of peer `id` */
+    RAFT_EVENT_ADD,          /* leader: add `id` as a learner, to be promoted when caught up */
+    RAFT_EVENT_REMOVE,       /* leader: remove `id`, voter or learner, itself included */
+    RAFT_EVENT_READ,         /* leader: register a read (6.4), ours or one that peer `id` asked
+                                for in a message of our term */
+    RAFT_EVENT_TRANSFER,     /* leader: hand over to `id` (0: the most advanced voter) (3.10) */
+    RAFT_EVENT_SENT,         /* the host sent the entries of an APPEND up to `index` */
+    RAFT_EVENT_CONNECTED,    /* a peer's connection is up, with its incarnation */
     RAFT_EVENT_DISCONNECTED, /* and down: what was in flight is lost */
     RAFT_EVENT_COMPACTED,    /* a snapshot of our own is durable: the log may start after it */
     RAFT_EVENT_INSTALLED,    /* a leader's snapshot is durable here */
@@ -152,10 +152,9 @@ struct raft_event {
     uint64_t term;                 /* VOTE_PERSISTED */
     uint64_t voted_for;            /* VOTE_PERSISTED */
     uint32_t count;                /* PROPOSE */
-    uint64_t
-        id; /* BOOTSTRAP, ADD, REMOVE, READ (0: ours), TRANSFER, SENT, (DIS)CONNECTED ... */
-    uint64_t index;                                 /* SENT */
-    uint64_t incarnation;                           /* CONNECTED */
+    uint64_t id;          /* whom it is about; PROPOSE, READ: for whom (0: ourselves) */
+    uint64_t index;       /* SENT */
+    uint64_t incarnation; /* CONNECTED */
     const struct raft_configuration *configuration; /* INSTALLED: as of the snapshot */
     uint64_t configuration_index; /* INSTALLED: where that configuration stood in the log */
 };
@@ -227,6 +226,9 @@ struct raft_options {
     uint64_t now_ms;
     uint32_t min_election_timeout_ms;
     uint32_t max_election_timeout_ms;
+    /* How long a peer that waits for no entry may not know that one is committed, unless a
+     * message goes to it anyway. 0: it is told at once. */
+    uint32_t commit_notice_ms;
 
     /* What was recovered from the disk; all zero for a new server. */
     uint64_t term;

@@ -43,6 +43,7 @@ enum raft_result reads_register(struct raft *raft, uint64_t asker,
     bool proven = asker != 0 && is_quorum_with(raft, asker);
     outcome->round = proven ? 0 : reads_open_round(raft);
     outcome->index = larger(raft->commit_index, raft->leading.term_start_index);
+    replication_note_awaited(raft, asker, outcome->index);
     return RAFT_OK;
 }
 

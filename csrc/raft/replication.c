@@ -22,6 +22,28 @@ void replication_inform_all(struct raft *raft) {
     }
 }
 
+void replication_note_awaited(struct raft *raft, uint64_t id, uint64_t index) {
+    struct progress *progress = replication_find(raft, id);
+    if (progress != NULL && index > progress->told) {
+        progress->awaited = larger(progress->awaited, index);
+        progress->due = progress->due || index <= raft->commit_index;
+    }
+}
+
+/* Who waits for it is told at once; the others with the next entries, if these come soon: a
+ * message less, and a wake-up. */
+static void inform_of_commit(struct raft *raft) {
+    for (uint32_t i = 0; i < raft->leading.peer_count; i++) {
+        struct progress *progress = &raft->leading.peers[i];
+        bool waits = progress->awaited > progress->told || progress->departing;
+        if (waits || raft->commit_notice_ms == 0) {
+            progress->due = true;
+        } else if (progress->notice_ms == 0) {
+            progress->notice_ms = raft->now_ms + raft->commit_notice_ms;
+        }
+    }
+}
+
 /* --- our own log --- */
 void replication_append(struct raft *raft, enum raft_entry_kind kind,
                         const struct raft_configuration *configuration) {
@@ -51,7 +73,7 @@ void replication_lead(struct raft *raft) {
     replication_append(raft, RAFT_ENTRY_NOOP, NULL);
 }
 
-enum raft_result replication_propose(struct raft *raft, uint32_t count,
+enum raft_result replication_propose(struct raft *raft, uint64_t id, uint32_t count,
                                      struct raft_outcome *outcome) {
     if (raft->role != RAFT_LEADER) {
         return RAFT_NOT_LEADER;
@@ -69,6 +91,7 @@ enum raft_result replication_propose(struct raft *raft, uint32_t count,
         outcome->first = raft->log.last_index + 1;
         log_append_commands(&raft->log, raft->term, count);
         outcome->last = raft->log.last_index;
+        replication_note_awaited(raft, id, outcome->last);
     }
     return RAFT_OK;
 }
@@ -91,7 +114,7 @@ bool replication_advance_commit(struct raft *raft) {
     }
     ASSERT(reached <= raft->log.last_index);
     raft->commit_index = reached;
-    replication_inform_all(raft);
+    inform_of_commit(raft);
     return true;
 }
 
@@ -240,7 +263,8 @@ void replication_compacted(struct raft *raft) {
 }
 
 static void tick_peer(struct raft *raft, struct progress *progress) {
-    if (raft->now_ms >= progress->heartbeat_ms) {
+    bool notice = progress->notice_ms != 0 && raft->now_ms >= progress->notice_ms;
+    if (notice || raft->now_ms >= progress->heartbeat_ms) {
         progress->due = true;
     }
     if (progress->offer_first != 0 && raft->now_ms >= progress->offer_ms) {

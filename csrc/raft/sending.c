@@ -112,6 +112,8 @@ static void make(struct raft *raft, struct progress *progress, enum parcel parce
         return; /* whatever else is due goes beside it */
     }
     progress->due = false;
+    progress->told = raft->commit_index;
+    progress->notice_ms = 0;
 }
 
 static void take_peer(struct raft *raft, struct progress *progress,
@@ -149,6 +151,9 @@ uint64_t sending_deadline_ms(const struct raft *raft) {
         const struct progress *progress = &raft->leading.peers[i];
         if (!progress->due) {
             deadline_ms = smaller(deadline_ms, progress->heartbeat_ms);
+        }
+        if (!progress->due && progress->notice_ms != 0) {
+            deadline_ms = smaller(deadline_ms, progress->notice_ms);
         }
         if (progress->offer_first != 0) {
             deadline_ms = smaller(deadline_ms, progress->offer_ms);

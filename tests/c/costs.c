@@ -424,13 +424,15 @@ static void scenario(const struct counted *by, struct end *client, const char *k
         buffer_free(&lines);
         wait_answers(now, client, together);
         while (step_all(now)) {
-            continue; /* the followers learn of the commit */
+            continue;
         }
         if (round == 0) {
+            let_pass(now, COMMIT_NOTICE_MS + 1); /* the followers learn of the commit */
             counts = (struct counts){0};
             heap_before = heap_bytes();
         }
     }
+    let_pass(by, COMMIT_NOTICE_MS + 1);
     counts.requests = (uint64_t)rounds * together;
     report(by, heap_before);
 }

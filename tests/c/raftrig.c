@@ -5,6 +5,8 @@
 
 #define TERMS_MAX 64u
 
+uint32_t rig_commit_notice_ms;
+
 void rig_start(struct rig *rig, uint64_t id, uint32_t voters, uint64_t term,
                const uint64_t *terms, uint64_t count) {
     struct raft_entry entries[TERMS_MAX];
@@ -17,6 +19,7 @@ void rig_start(struct rig *rig, uint64_t id, uint32_t voters, uint64_t term,
                                    .now_ms = 1000,
                                    .min_election_timeout_ms = RIG_MIN_MS,
                                    .max_election_timeout_ms = RIG_MAX_MS,
+                                   .commit_notice_ms = rig_commit_notice_ms,
                                    .term = term,
                                    .entry_count = count,
                                    .entries = entries};

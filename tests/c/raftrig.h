@@ -21,6 +21,9 @@ void rig_start(struct rig *rig, uint64_t id, uint32_t voters, uint64_t term,
                const uint64_t *terms, uint64_t count);
 void rig_stop(struct rig *rig);
 
+/* Of whatever rig_start() makes from now on; 0 at first. */
+extern uint32_t rig_commit_notice_ms;
+
 enum raft_result rig_step(struct rig *rig, const struct raft_event *event);
 enum raft_result rig_do(struct rig *rig, enum raft_event_kind kind, uint64_t id);
 enum raft_result rig_receive(struct rig *rig, const struct raft_message *message);

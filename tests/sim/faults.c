@@ -75,6 +75,8 @@ static void begin(struct world *world) {
 
 void faults_draw(struct world *world) {
     world->min_timeout_ms = (uint32_t)world_between(world, 60, 300);
+    world->commit_notice_ms =
+        world_chance(world, 500000) ? (uint32_t)world_between(world, 1, 20) : 0;
     world->max_timeout_ms = world->min_timeout_ms * (uint32_t)world_between(world, 13, 60) / 10;
     draw_rates(world);
     begin(world);

@@ -265,6 +265,7 @@ void host_start(struct world *world, struct node *node) {
                                    .now_ms = host_now_ms(world, node),
                                    .min_election_timeout_ms = world->min_timeout_ms,
                                    .max_election_timeout_ms = world->max_timeout_ms,
+                                   .commit_notice_ms = world->commit_notice_ms,
                                    .term = node->disk.term,
                                    .voted_for = node->disk.voted_for,
                                    .snapshot = snapshot->position,

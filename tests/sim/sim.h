@@ -220,6 +220,7 @@ struct world {
     uint64_t events;
     uint64_t fingerprint;
     uint32_t min_timeout_ms;
+    uint32_t commit_notice_ms;
     uint32_t max_timeout_ms;
     struct rates rates;
     uint64_t next_value;
