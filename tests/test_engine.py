@@ -68,6 +68,12 @@ def test_node_admin() -> None:
     assert run(build("test_node_admin", sources, libs=["-ljansson"])) == "ok\n"
 
 
+def test_node_held() -> None:
+    """Clients that do not read cost a turn nothing, and go on when they do."""
+    sources = ["tests/c/test_node_held.c", *HOST]
+    assert run(build("test_node_held", sources, libs=["-ljansson"])) == "ok\n"
+
+
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_members_in_c(sanitizer: str, tmp_path: Path) -> None:
     """Carried, answered, stopped, freed: no leak, no race."""

@@ -25,8 +25,18 @@ enum conn_kind {
     CONN_CHECK,    /* ours: which life of a peer listens at its address? */
 };
 
-/* What all clients' connections come to together. */
+/* Of clients with lines in `in` that wait for their turn. */
+struct held_list {
+    struct node_conn *first;
+    struct node_conn *last;
+};
+
+/* What all clients' connections come to together. A turn costs no more for those that have to
+ * read their answers first, however many they are: they stand apart. */
 struct load {
+    struct held_list held;  /* looked at in each turn, in this order */
+    struct held_list full;  /* when their host has less unsent, or the pressure ends */
+    bool full_by_pressure;  /* some of them would not be full without it */
     uint32_t waiting;       /* requests */
     uint32_t waiting_conns; /* connections with a request that waits */
     uint64_t shared_ms;     /* until then each has a share of what may be in flight */
@@ -44,11 +54,12 @@ struct node_conn {
     uint64_t payload_bytes;       /* still to come of `message`; 0: lines */
     struct peer_message *message; /* PEER_*: the line that was read last; owned */
     struct buffer out;
-    size_t unsent;       /* bytes the host holds */
-    size_t seen_backlog; /* of a full one, as last seen; 0: it is not full */
-    uint64_t taken_ms;   /* when a full one last took something, or became full */
-    bool held;           /* a client's lines wait in `in` for their turn */
+    size_t unsent;             /* bytes the host holds */
+    size_t seen_backlog;       /* of a full one, as last seen; 0: it is not full */
+    uint64_t taken_ms;         /* when a full one last took something, or became full */
+    struct held_list *held_in; /* of the load's; NULL: no line waits for its turn */
     struct node_conn *next_held;
+    struct node_conn *held_before;
     uint32_t waiting;    /* requests not answered yet */
     bool answered;       /* something, so that the next is known: */
     size_t answer_bytes; /* of a large answer of late */

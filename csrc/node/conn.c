@@ -83,8 +83,59 @@ struct node_conn *node_take_dirty(struct node *node) {
     return conn != NULL ? conn : take_dirty(&node->dirty);
 }
 
+/* Much lies unread or is under way, all together: each connection may add less. */
+static bool is_pressed(const struct load *load) {
+    return load->out_bytes + load->expected >= CLIENTS_OUT_BYTES_MAX;
+}
+
+static size_t backlog_max(const struct load *load) {
+    return is_pressed(load) ? CLIENT_OUT_PRESSED_BYTES_MAX : CLIENT_OUT_BYTES_MAX;
+}
+
+/* --- the lists of those whose lines wait --- */
+static void hold(struct node_conn *conn) {
+    struct load *load = conn->load;
+    bool full = conn->unsent >= backlog_max(load);
+    load->full_by_pressure = load->full_by_pressure || (full && is_pressed(load));
+    struct held_list *list = full ? &load->full : &load->held;
+    conn->held_in = list;
+    conn->next_held = NULL;
+    conn->held_before = list->last;
+    if (list->last == NULL) {
+        list->first = conn;
+    } else {
+        list->last->next_held = conn;
+    }
+    list->last = conn;
+}
+
+static void let_go(struct node_conn *conn) {
+    struct held_list *list = conn->held_in;
+    if (list == NULL) {
+        return;
+    }
+    if (conn->held_before == NULL) {
+        list->first = conn->next_held;
+    } else {
+        conn->held_before->next_held = conn->next_held;
+    }
+    if (conn->next_held == NULL) {
+        list->last = conn->held_before;
+    } else {
+        conn->next_held->held_before = conn->held_before;
+    }
+    conn->held_in = NULL;
+    conn->next_held = conn->held_before = NULL;
+}
+
+static void hold_anew(struct node_conn *conn) {
+    let_go(conn);
+    hold(conn);
+}
+
 void conn_close(struct node *node, struct node_conn *conn) {
     conn->closing = true;
+    let_go(conn);
     conn_mark_dirty(node, conn);
 }
 
@@ -104,36 +155,21 @@ void node_conn_connected(struct node *node, struct node_conn *conn) {
     peers_connected(node, conn);
 }
 
-static void hold(struct node *node, struct node_conn *conn) {
-    conn->held = true;
-    conn->next_held = NULL;
-    if (node->held == NULL) {
-        node->held = conn;
-    } else {
-        node->held_last->next_held = conn;
-    }
-    node->held_last = conn;
-}
-
-static void let_go(struct node *node, struct node_conn *conn) {
-    struct node_conn *before = NULL;
-    struct node_conn *at = conn->held ? node->held : NULL;
-    while (at != NULL && at != conn) {
-        before = at;
-        at = at->next_held;
-    }
-    if (at == NULL) {
+void node_conn_set_unsent(struct node_conn *conn, size_t bytes) {
+    struct load *load = conn->load;
+    if (load == NULL) {
+        conn->unsent = bytes;
         return;
     }
-    if (before == NULL) {
-        node->held = conn->next_held;
-    } else {
-        before->next_held = conn->next_held;
+    load->out_bytes += bytes;
+    load->out_bytes -= conn->unsent;
+    conn->unsent = bytes;
+    if (conn_backlog(conn) < backlog_max(load)) {
+        conn->seen_backlog = 0; /* not full: when it is again, its time begins anew */
     }
-    if (node->held_last == conn) {
-        node->held_last = before;
+    if (conn->held_in == &load->full && bytes < backlog_max(load)) {
+        hold_anew(conn);
     }
-    conn->held = false;
 }
 
 void node_conn_closed(struct node *node, struct node_conn *conn) {
@@ -141,7 +177,7 @@ void node_conn_closed(struct node *node, struct node_conn *conn) {
     conn->gone = true;
     conn->host = NULL;
     node_conn_set_unsent(conn, 0);
-    let_go(node, conn);
+    let_go(conn);
     buffer_free(&conn->in);
     buffer_free(&conn->out);
     if (conn->kind != CONN_CLIENT) {
@@ -152,26 +188,6 @@ void node_conn_closed(struct node *node, struct node_conn *conn) {
     }
 }
 
-/* Much lies unread or is under way, all together: each connection may add less. */
-static bool is_pressed(const struct node_conn *conn) {
-    return conn->load->out_bytes + conn->load->expected >= CLIENTS_OUT_BYTES_MAX;
-}
-
-static size_t backlog_max(const struct node_conn *conn) {
-    return is_pressed(conn) ? CLIENT_OUT_PRESSED_BYTES_MAX : CLIENT_OUT_BYTES_MAX;
-}
-
-void node_conn_set_unsent(struct node_conn *conn, size_t bytes) {
-    if (conn->load != NULL) {
-        conn->load->out_bytes += bytes;
-        conn->load->out_bytes -= conn->unsent;
-    }
-    conn->unsent = bytes;
-    if (conn->load != NULL && conn_backlog(conn) < backlog_max(conn)) {
-        conn->seen_backlog = 0; /* not full: when it is again, its time begins anew */
-    }
-}
-
 /* Whether a client's next line may be taken now. Of one connection alone much may be in flight,
  * which makes large batches; where others wait too, each waits for the others' shares only. */
 static bool takes_more(const struct node_conn *conn) {
@@ -179,22 +195,22 @@ static bool takes_more(const struct node_conn *conn) {
     uint32_t in_flight_max =
         load->shared_ms > 0 ? IN_FLIGHT_SHARED_MAX : IN_FLIGHT_PER_CLIENT_MAX;
     uint64_t expected_max =
-        is_pressed(conn) ? CLIENT_OUT_PRESSED_BYTES_MAX : ANSWERS_IN_FLIGHT_BYTES_MAX;
+        is_pressed(load) ? CLIENT_OUT_PRESSED_BYTES_MAX : ANSWERS_IN_FLIGHT_BYTES_MAX;
     bool crowded = load->waiting >= IN_FLIGHT_MAX && conn->waiting > 0;
     return !conn->closing && !crowded && conn->waiting < in_flight_max &&
-           conn_backlog(conn) < backlog_max(conn) && conn->expected < expected_max;
+           conn_backlog(conn) < backlog_max(load) && conn->expected < expected_max;
 }
 
 bool node_conn_wants_input(const struct node_conn *conn) {
     if (conn->kind != CONN_CLIENT) {
         return !conn->closing;
     }
-    return !conn->held && takes_more(conn);
+    return conn->held_in == NULL && takes_more(conn);
 }
 
 bool node_conn_is_stuck(struct node *node, struct node_conn *conn) {
     size_t backlog = conn_backlog(conn);
-    if (conn->kind != CONN_CLIENT || backlog < backlog_max(conn)) {
+    if (conn->kind != CONN_CLIENT || backlog < backlog_max(conn->load)) {
         return false;
     }
     if (conn->seen_backlog == 0 || backlog < conn->seen_backlog) {
@@ -202,11 +218,11 @@ bool node_conn_is_stuck(struct node *node, struct node_conn *conn) {
     }
     conn->seen_backlog = backlog;
     return node->now_ms - conn->taken_ms >=
-           (is_pressed(conn) ? CLIENT_STALL_PRESSED_MS : CLIENT_STALL_MS);
+           (is_pressed(conn->load) ? CLIENT_STALL_PRESSED_MS : CLIENT_STALL_MS);
 }
 
 bool node_conn_waiting(const struct node_conn *conn) {
-    return conn->waiting > 0 || conn->held;
+    return conn->waiting > 0 || conn->held_in != NULL;
 }
 
 void node_conn_set_peers_only(struct node_conn *conn) {
@@ -329,10 +345,10 @@ static size_t take_all(struct node *node, struct node_conn *conn, struct span in
 
 /* --- lines that wait for their turn --- */
 /* Input is left that may hold a whole line, and would be taken if there were room. */
-static void hold_if_full(struct node *node, struct node_conn *conn) {
+static void hold_if_full(struct node_conn *conn) {
     if (conn->kind == CONN_CLIENT && !conn->closing && buffer_count(&conn->in) > 0 &&
         !takes_more(conn)) {
-        hold(node, conn);
+        hold(conn);
     }
 }
 
@@ -344,20 +360,36 @@ static void heed_shares(struct node *node) {
     }
 }
 
+/* Some of the full ones have room now that nothing presses. */
+static void heed_pressure(struct load *load) {
+    if (!load->full_by_pressure || is_pressed(load)) {
+        return;
+    }
+    load->full_by_pressure = false;
+    struct node_conn *last = load->full.last;
+    while (load->full.first != NULL) {
+        struct node_conn *conn = load->full.first;
+        hold_anew(conn); /* at the end of one of the two lists */
+        if (conn == last) {
+            return;
+        }
+    }
+}
+
 void conn_go_on(struct node *node) {
     heed_shares(node);
-    struct node_conn *next = NULL;
-    struct node_conn *conn = node->held;
-    node->held = node->held_last = NULL;
-    for (; conn != NULL; conn = next) {
-        next = conn->next_held;
-        conn->held = false;
+    heed_pressure(&node->load);
+    struct node_conn *last = node->load.held.last;
+    for (bool any = last != NULL; any;) {
+        struct node_conn *conn = node->load.held.first;
+        any = conn != last;
+        let_go(conn);
         if (takes_more(conn)) {
             size_t done = take_all(node, conn, buffer_span(&conn->in));
             buffer_consume(&conn->in, done);
             conn_mark_dirty(node, conn); /* the host looks whether to read again */
         }
-        hold_if_full(node, conn);
+        hold_if_full(conn);
     }
 }
 
@@ -365,7 +397,7 @@ void node_conn_receive(struct node *node, struct node_conn *conn, struct span by
     if (conn->closing) {
         return;
     }
-    if (conn->held) {
+    if (conn->held_in != NULL) {
         buffer_append_span(&conn->in, bytes);
         return;
     }
@@ -377,6 +409,6 @@ void node_conn_receive(struct node *node, struct node_conn *conn, struct span by
         size_t done = take_all(node, conn, buffer_span(&conn->in));
         buffer_consume(&conn->in, done);
     }
-    hold_if_full(node, conn);
+    hold_if_full(conn);
     buffer_trim(&conn->in, 4096);
 }

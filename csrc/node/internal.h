@@ -79,8 +79,6 @@ struct node {
 
     struct node_conn *dirty;       /* clients' */
     struct node_conn *dirty_peers; /* all others: these are written to first */
-    struct node_conn *held; /* in the order in which they go on */
-    struct node_conn *held_last;
     struct load load;
     struct node_conn *dials[PEERS_MAX + 1]; /* to be dialled */
     uint32_t dial_count;

@@ -51,6 +51,7 @@ struct server {
     struct node *node;
     struct link *links;
     struct link *watched;
+    uint64_t review_ms; /* when all of these are looked at next */
     struct disk disk;
     struct batches batches;
     struct writing writing;

@@ -9,6 +9,8 @@
 #include "base/memory.h"
 #include "server/internal.h"
 
+#define REVIEW_MS 100u /* links that are watched are looked at this often at least */
+
 /* --- life --- */
 
 static struct link *link_new(struct server *server, enum link_kind kind) {
@@ -117,7 +119,13 @@ static void review(struct link *link) {
     }
 }
 
+/* Each is looked at when something happens to it. This is for what happens to none of them:
+ * time passes, and what all have unread grows less. */
 void links_review(struct server *server) {
+    if (net_now_ms() < server->review_ms) {
+        return;
+    }
+    server->review_ms = net_now_ms() + REVIEW_MS;
     struct link *next = NULL;
     for (struct link *link = server->watched; link != NULL; link = next) {
         next = link->next_watched;
@@ -169,15 +177,19 @@ void links_bytes(void *host, void *user, struct span bytes) {
 
 void links_ended(void *host, void *user) {
     struct link *link = user;
-    loop_input(host); /* the turn looks at it, after its last requests were dispatched */
+    loop_input(host);
     link->ended = true;
     watch(link);
+    review(link); /* if it waits for nothing; else when the last answer goes out */
 }
 
 void links_drained(void *host, void *user) {
     struct link *link = user;
     loop_input(host); /* the node may have held back what there is room for now */
     node_conn_set_unsent(link->node_conn, net_conn_unsent(link->net_conn));
+    if (link->watched_link != NULL) {
+        review(link);
+    }
 }
 
 void links_closed(void *host, void *user) {

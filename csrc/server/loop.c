@@ -5,8 +5,6 @@
 #include "base/assert.h"
 #include "server/internal.h"
 
-#define REVIEW_MS 1000u /* paused clients are looked at this often at least */
-
 void loop_input(struct server *server) {
     node_set_time(server->node, net_now_ms(), net_wall_ms());
     net_turn_soon(server->net);
@@ -129,7 +127,7 @@ static void on_turn(void *host) {
         return;
     }
     uint64_t deadline_ms = node_deadline_ms(server->node);
-    uint64_t review_ms = server->watched != NULL ? net_now_ms() + REVIEW_MS : NET_NEVER_MS;
+    uint64_t review_ms = server->watched != NULL ? server->review_ms : NET_NEVER_MS;
     net_turn_at(server->net, deadline_ms < review_ms ? deadline_ms : review_ms);
 }
 
