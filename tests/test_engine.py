@@ -71,7 +71,8 @@ def test_node_admin() -> None:
 def test_node_held() -> None:
     """Clients that do not read cost a turn nothing, and go on when they do."""
     sources = ["tests/c/test_node_held.c", *HOST]
-    assert run(build("test_node_held", sources, libs=["-ljansson"])) == "ok\n"
+    flags = ["-DCLIENTS_IN_BYTES_MAX=131072"]
+    assert run(build("test_node_held", sources, libs=["-ljansson"], flags=flags)) == "ok\n"
 
 
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])

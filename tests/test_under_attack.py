@@ -180,18 +180,25 @@ def never_reads(member: Member, data: bytes) -> socket.socket:
     return client
 
 
-def check_never_read(target: Member, clients: int, answers: int) -> None:
-    """Of each client are held: unread answers, CLIENT_OUT_BYTES_MAX, and the answers to what
-    was read in one piece, READ_BYTES_MAX, before there were so many. A buffer is at most twice
-    as large as its content."""
-    answer_bytes = 4100
-    result_of(target.apply({"Put": ["big", "x" * 4000]}))
-    line_bytes = len(lines(apply_request({"Get": "big"}, "LocalQuery", 1)))
+def bound_of(clients: int, each: int) -> int:
+    """What the README says of a member's clients: what is unread and what is unfinished or
+    waits is bounded for all together; the machine and an allocator have as much once more; and
+    a connection costs 8 KiB. Less where the clients send and ask for less than that."""
+    of_all = limit("CLIENTS_OUT_BYTES_MAX") + limit("CLIENTS_IN_BYTES_MAX")
+    return 2 * min(clients * each, of_all) + clients * 8192 + SLACK
+
+
+def check_never_read(target: Member, clients: int, answers: int, answer_bytes: int) -> None:
+    """Of one alone, CLIENT_OUT_BYTES_MAX are held, its lines, and the answers to what was read
+    in one piece before there were so many."""
+    result_of(target.apply({"Put": ["big", "x" * answer_bytes]}))
+    line_bytes = len(lines(apply_request({"Get": "big"}, "LocalQuery", answers)))
     piece = limit("READ_BYTES_MAX") // line_bytes * answer_bytes
-    each = min(answers * answer_bytes, limit("CLIENT_OUT_BYTES_MAX") + piece)
-    bound = 2 * clients * each + SLACK
+    most = limit("CLIENT_OUT_BYTES_MAX") + piece
+    each = min(answers * answer_bytes, most) + answers * line_bytes
+    bound = bound_of(clients, each)
     data = lines(*(apply_request({"Get": "big"}, "LocalQuery", at) for at in range(answers)))
-    what = f"{clients} clients that never read"
+    what = f"{clients} clients that never read {answers} answers of {answer_bytes} bytes"
     with contextlib.ExitStack() as stack, attack(target, bound, what):
         for _ in range(clients):
             stack.callback(never_reads(target, data).close)
@@ -199,12 +206,43 @@ def check_never_read(target: Member, clients: int, answers: int) -> None:
 
 
 def test_clients_that_never_read(target: Member) -> None:
-    check_never_read(target, 20, 4000)
+    check_never_read(target, 20, 4000, 4000)
+
+
+def test_many_clients_that_never_read(target: Member) -> None:
+    """More than may lie unread: under pressure each has less, and is closed sooner."""
+    check_never_read(target, 400, 2000, 4000)
 
 
 @pytest.mark.slow
-def test_a_thousand_clients_that_never_read(target: Member) -> None:
-    check_never_read(target, 1000, 100)
+@pytest.mark.parametrize(
+    ("answers", "answer_bytes"), [(100, 4000), (2000, 4000), (500, 100_000)]
+)
+def test_a_thousand_clients_that_never_read(
+    target: Member, answers: int, answer_bytes: int
+) -> None:
+    check_never_read(target, 1000, answers, answer_bytes)
+
+
+def test_lines_that_never_end(target: Member) -> None:
+    """A megabyte each, of 300 clients: what is unfinished is bounded for all together."""
+    data = b"[" + b"1," * (MIB // 2 - 8)
+    clients = 300
+    bound = limit("CLIENTS_IN_BYTES_MAX") + clients * 8192 + SLACK
+    refused = 0
+    with contextlib.ExitStack() as stack, attack(target, bound, "lines that never end"):
+        sent = []
+        for _ in range(clients):
+            client = stack.enter_context(target.connect())
+            with contextlib.suppress(Closed):
+                client.send_bytes(data)
+            sent.append(client)
+        for client in sent:
+            with contextlib.suppress(Closed, TimeoutError):
+                answer = client.receive(0.01)
+                assert code_of(answer) == 110 and answer["error"]["data"]["retry_after_ms"] > 0
+                refused += 1
+    assert refused >= clients - bound // MIB
 
 
 def idle_connections(target: Member, count: int) -> None:

@@ -111,3 +111,14 @@ void buffer_trim(struct buffer *buffer, size_t keep) {
         buffer_free(buffer);
     }
 }
+
+void buffer_fit(struct buffer *buffer) {
+    size_t count = buffer_count(buffer);
+    if (count == 0) {
+        buffer_free(buffer);
+    } else if (buffer->capacity - count > count / 4) {
+        compact(buffer);
+        buffer->bytes = memory_must_grow(buffer->bytes, count);
+        buffer->capacity = count;
+    }
+}

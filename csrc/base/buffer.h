@@ -65,6 +65,9 @@ void buffer_consume(struct buffer *buffer, size_t bytes);
 /* Give memory back when a burst left more than `keep` bytes of capacity in an empty buffer. */
 void buffer_trim(struct buffer *buffer, size_t keep);
 
+/* Give back what is allocated and not used, where that is much: content is kept for long. */
+void buffer_fit(struct buffer *buffer);
+
 static inline size_t buffer_count(const struct buffer *buffer) {
     return buffer->size - buffer->start;
 }

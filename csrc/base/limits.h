@@ -54,12 +54,21 @@
 /* Requests of one connection that wait: then it is not read. */
 #define IN_FLIGHT_PER_CLIENT_MAX 4096u
 #endif
-#define IN_FLIGHT_MAX 16384u /* of all connections: then one that has some is not read */
-#define ANSWER_BYTES_GUESS (64u * 1024) /* expected before there were any answers */
-#define IN_FLIGHT_SHARED_MAX 256u       /* the same while other connections wait as well */
-#define SHARED_MS 1000u                 /* which is taken to go on for this long */
+#define IN_FLIGHT_MAX 4096u /* of all connections: then one that has some is not read */
+#define HELD_LOOKED_AT 16u  /* clients whose lines wait: so many go on in a turn in any case */
+#define EXPECTED_BYTES_MAX (1ull * 1024 * 1024) /* answers of all: as IN_FLIGHT_MAX */
+#define ANSWER_BYTES_GUESS (64u * 1024)         /* expected before there were any answers */
+#define IN_FLIGHT_SHARED_MAX 256u /* the same while other connections wait as well */
+#define SHARED_MS 1000u           /* which is taken to go on for this long */
 #define CLIENTS_OUT_BYTES_MAX (256ull * 1024 * 1024) /* unread answers of all: pressure */
 #define CLIENT_OUT_PRESSED_BYTES_MAX (64u * 1024)    /* ... of one, under pressure */
+#ifndef CLIENTS_IN_BYTES_MAX
+#define CLIENTS_IN_BYTES_MAX (128ull * 1024 * 1024) /* unfinished or waiting lines of all: */
+#endif
+#define CLIENT_IN_PRESSED_BYTES_MAX                                                            \
+    4096u                             /* ... longer ones are given up, and so much is read */
+#define UNFINISHED_PRESSED_MS 1000u   /* ... first those that began so long ago */
+#define CONN_IN_KEEP_BYTES 4096u      /* of an emptied input buffer: more is given back */
 #define CLIENT_STALL_MS 60000u        /* a full one that takes nothing for so long is closed */
 #define CLIENT_STALL_PRESSED_MS 1000u /* the same under pressure */
 #ifndef CLIENT_OUT_BYTES_MAX

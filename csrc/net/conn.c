@@ -122,7 +122,14 @@ void net_conn_expire(struct net_conn *conn) {
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     (void)suggested;
     struct net_conn *conn = handle->data;
-    *buf = uv_buf_init(conn->net->read_bytes, READ_BYTES_MAX);
+    bool clients = conn->accepted || conn->extra;
+    size_t bytes = clients ? conn->net->client_bytes : READ_BYTES_MAX;
+    *buf = uv_buf_init(conn->net->read_bytes, (unsigned)bytes);
+}
+
+void net_set_read_bytes(struct net *net, size_t bytes) {
+    ASSERT(bytes > 0 && bytes <= READ_BYTES_MAX);
+    net->client_bytes = bytes;
 }
 
 static void drop(struct net_conn *conn, size_t bytes) {
@@ -216,6 +223,7 @@ static bool write_later(struct net_conn *conn, struct buffer *bytes) {
     write->request.data = write;
     write->bytes = *bytes;
     buffer_init(bytes);
+    buffer_fit(&write->bytes); /* a slow reader's: it may lie here for a minute */
     uv_buf_t piece = {.base = write->bytes.bytes + write->bytes.start,
                       .len = buffer_count(&write->bytes)};
     if (uv_write(&write->request, stream_of(conn), &piece, 1, on_written) != 0) {

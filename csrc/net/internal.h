@@ -76,6 +76,7 @@ struct net {
     uint32_t extra_count;
     int32_t timed_count; /* connections with a deadline: the sweeper runs while there are any */
     char *read_bytes;    /* READ_BYTES_MAX, for whichever connection is being read */
+    size_t client_bytes; /* of these, for a client's */
 };
 
 /* net.c */

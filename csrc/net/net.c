@@ -289,6 +289,7 @@ enum status net_open(const struct net_events *events, void *host, struct net **n
                          uv_strerror(result));
     }
     opened->read_bytes = memory_must_alloc_zero(READ_BYTES_MAX);
+    opened->client_bytes = READ_BYTES_MAX;
     init_handles(opened);
     *net = opened;
     return STATUS_OK;

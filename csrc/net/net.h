@@ -49,6 +49,9 @@ void net_run(struct net *net);   /* returns when net_stop() has come to its end 
 void net_stop(struct net *net);  /* close everything; what is unsent gets a short while */
 void net_close(struct net *net); /* frees; net_run() has returned or was never called */
 
+/* So much is read at once from an accepted connection that is not exempt, from now on;
+ * READ_BYTES_MAX at most. */
+void net_set_read_bytes(struct net *net, size_t bytes);
 void net_wake(struct net *net); /* any thread, until net_close() */
 void net_turn_soon(struct net *net);
 void net_turn_at(struct net *net, uint64_t at_ms); /* replaces the last; NET_NEVER_MS: not */

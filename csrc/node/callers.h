@@ -25,7 +25,7 @@ enum conn_kind {
     CONN_CHECK,    /* ours: which life of a peer listens at its address? */
 };
 
-/* Of clients with lines in `in` that wait for their turn. */
+/* Of clients with input in `in` that waits (held.c). */
 struct held_list {
     struct node_conn *first;
     struct node_conn *last;
@@ -34,15 +34,18 @@ struct held_list {
 /* What all clients' connections come to together. A turn costs no more for those that have to
  * read their answers first, however many they are: they stand apart. */
 struct load {
-    struct held_list held;  /* looked at in each turn, in this order */
-    struct held_list full;  /* when their host has less unsent, or the pressure ends */
-    bool full_by_pressure;  /* some of them would not be full without it */
-    uint32_t waiting;       /* requests */
-    uint32_t waiting_conns; /* connections with a request that waits */
-    uint64_t shared_ms;     /* until then each has a share of what may be in flight */
-    uint64_t out_bytes;     /* unread answers that the host holds */
-    uint64_t expected;      /* bytes that the answers under way may come to */
-    size_t answer_bytes;    /* of a large answer of late, on any connection */
+    struct held_list held;       /* a turn looks at them in this order, */
+    uint64_t turn;               /* ... and then at none again before the next turn */
+    struct held_list full;       /* when their host has less unsent, or the pressure ends */
+    bool full_by_pressure;       /* some of them would not be full without it */
+    struct held_list unfinished; /* lines of some size, by when they began */
+    uint64_t in_bytes;           /* that `in` of all takes */
+    uint32_t waiting;            /* requests */
+    uint32_t waiting_conns;      /* connections with a request that waits */
+    uint64_t shared_ms;          /* until then each has a share of what may be in flight */
+    uint64_t out_bytes;          /* unread answers that the host holds */
+    uint64_t expected;           /* bytes that the answers under way may come to */
+    size_t answer_bytes;         /* of a large answer of late, on any connection */
 };
 
 struct node_conn {
@@ -57,14 +60,17 @@ struct node_conn {
     size_t unsent;             /* bytes the host holds */
     size_t seen_backlog;       /* of a full one, as last seen; 0: it is not full */
     uint64_t taken_ms;         /* when a full one last took something, or became full */
-    struct held_list *held_in; /* of the load's; NULL: no line waits for its turn */
+    struct held_list *held_in; /* of the load's; NULL: nothing waits */
     struct node_conn *next_held;
     struct node_conn *held_before;
-    uint32_t waiting;    /* requests not answered yet */
-    bool answered;       /* something, so that the next is known: */
-    size_t answer_bytes; /* of a large answer of late */
-    uint64_t expected;   /* bytes that the answers to the waiting ones may come to */
-    uint32_t bad_lines;  /* in a row */
+    uint64_t looked_turn; /* the load's turn that looked at it last */
+    uint64_t began_ms;    /* the unfinished line */
+    size_t counted_bytes; /* of `in`, in load->in_bytes */
+    uint32_t waiting;     /* requests not answered yet */
+    bool answered;        /* something, so that the next is known: */
+    size_t answer_bytes;  /* of a large answer of late */
+    uint64_t expected;    /* bytes that the answers to the waiting ones may come to */
+    uint32_t bad_lines;   /* in a row */
     bool peers_only;
     bool dirty;
     bool closing;              /* no more input; closed by the host when all is written */
@@ -90,6 +96,20 @@ void conn_wait(struct node_conn *conn); /* one waiting request more */
 void conn_go_on(struct node *node); /* with the lines that were held, a share of each in turn */
 struct node_conn *conn_new(void *host, enum conn_kind kind);
 void conn_release(struct node_conn *conn); /* one waiting request fewer; frees a gone one */
+
+/* --- input that waits (held.c) --- */
+void held_add(struct node_conn *conn); /* whole lines: for a turn, or until there is room */
+void held_let_go(struct node_conn *conn);
+void held_forget(struct node_conn *conn);           /* with its input */
+bool held_is_in_turn(const struct node_conn *conn); /* whole lines wait; a client's only */
+void held_review(struct node_conn *conn); /* the host has more or less unsent for it */
+/* Unread answers of all, here or under way, come to so much that each may add less. */
+bool held_is_pressed(const struct load *load);
+size_t held_backlog_max(const struct load *load);
+void held_heed_pressure(struct load *load); /* some have room when nothing presses any more */
+/* `in` has changed, after its lines were taken (`moved`: one at least). */
+void held_note_input(struct node *node, struct node_conn *conn, bool moved);
+bool held_input_is_pressed(const struct load *load);
 
 /* --- callers (caller.c): who waits for an answer --- */
 struct gather; /* the answers of a JSON-RPC batch, collected */

@@ -83,59 +83,9 @@ struct node_conn *node_take_dirty(struct node *node) {
     return conn != NULL ? conn : take_dirty(&node->dirty);
 }
 
-/* Much lies unread or is under way, all together: each connection may add less. */
-static bool is_pressed(const struct load *load) {
-    return load->out_bytes + load->expected >= CLIENTS_OUT_BYTES_MAX;
-}
-
-static size_t backlog_max(const struct load *load) {
-    return is_pressed(load) ? CLIENT_OUT_PRESSED_BYTES_MAX : CLIENT_OUT_BYTES_MAX;
-}
-
-/* --- the lists of those whose lines wait --- */
-static void hold(struct node_conn *conn) {
-    struct load *load = conn->load;
-    bool full = conn->unsent >= backlog_max(load);
-    load->full_by_pressure = load->full_by_pressure || (full && is_pressed(load));
-    struct held_list *list = full ? &load->full : &load->held;
-    conn->held_in = list;
-    conn->next_held = NULL;
-    conn->held_before = list->last;
-    if (list->last == NULL) {
-        list->first = conn;
-    } else {
-        list->last->next_held = conn;
-    }
-    list->last = conn;
-}
-
-static void let_go(struct node_conn *conn) {
-    struct held_list *list = conn->held_in;
-    if (list == NULL) {
-        return;
-    }
-    if (conn->held_before == NULL) {
-        list->first = conn->next_held;
-    } else {
-        conn->held_before->next_held = conn->next_held;
-    }
-    if (conn->next_held == NULL) {
-        list->last = conn->held_before;
-    } else {
-        conn->next_held->held_before = conn->held_before;
-    }
-    conn->held_in = NULL;
-    conn->next_held = conn->held_before = NULL;
-}
-
-static void hold_anew(struct node_conn *conn) {
-    let_go(conn);
-    hold(conn);
-}
-
 void conn_close(struct node *node, struct node_conn *conn) {
     conn->closing = true;
-    let_go(conn);
+    held_let_go(conn);
     conn_mark_dirty(node, conn);
 }
 
@@ -164,12 +114,10 @@ void node_conn_set_unsent(struct node_conn *conn, size_t bytes) {
     load->out_bytes += bytes;
     load->out_bytes -= conn->unsent;
     conn->unsent = bytes;
-    if (conn_backlog(conn) < backlog_max(load)) {
+    if (conn_backlog(conn) < held_backlog_max(load)) {
         conn->seen_backlog = 0; /* not full: when it is again, its time begins anew */
     }
-    if (conn->held_in == &load->full && bytes < backlog_max(load)) {
-        hold_anew(conn);
-    }
+    held_review(conn);
 }
 
 void node_conn_closed(struct node *node, struct node_conn *conn) {
@@ -177,8 +125,7 @@ void node_conn_closed(struct node *node, struct node_conn *conn) {
     conn->gone = true;
     conn->host = NULL;
     node_conn_set_unsent(conn, 0);
-    let_go(conn);
-    buffer_free(&conn->in);
+    held_forget(conn);
     buffer_free(&conn->out);
     if (conn->kind != CONN_CLIENT) {
         peers_closed(node, conn);
@@ -188,6 +135,11 @@ void node_conn_closed(struct node *node, struct node_conn *conn) {
     }
 }
 
+/* As much is under way as makes sense: who has something among it waits. */
+static bool is_full(const struct load *load) {
+    return load->waiting >= IN_FLIGHT_MAX || load->expected >= EXPECTED_BYTES_MAX;
+}
+
 /* Whether a client's next line may be taken now. Of one connection alone much may be in flight,
  * which makes large batches; where others wait too, each waits for the others' shares only. */
 static bool takes_more(const struct node_conn *conn) {
@@ -195,22 +147,22 @@ static bool takes_more(const struct node_conn *conn) {
     uint32_t in_flight_max =
         load->shared_ms > 0 ? IN_FLIGHT_SHARED_MAX : IN_FLIGHT_PER_CLIENT_MAX;
     uint64_t expected_max =
-        is_pressed(load) ? CLIENT_OUT_PRESSED_BYTES_MAX : ANSWERS_IN_FLIGHT_BYTES_MAX;
-    bool crowded = load->waiting >= IN_FLIGHT_MAX && conn->waiting > 0;
+        held_is_pressed(load) ? CLIENT_OUT_PRESSED_BYTES_MAX : ANSWERS_IN_FLIGHT_BYTES_MAX;
+    bool crowded = is_full(load) && conn->waiting > 0;
     return !conn->closing && !crowded && conn->waiting < in_flight_max &&
-           conn_backlog(conn) < backlog_max(load) && conn->expected < expected_max;
+           conn_backlog(conn) < held_backlog_max(load) && conn->expected < expected_max;
 }
 
 bool node_conn_wants_input(const struct node_conn *conn) {
     if (conn->kind != CONN_CLIENT) {
         return !conn->closing;
     }
-    return conn->held_in == NULL && takes_more(conn);
+    return !held_is_in_turn(conn) && takes_more(conn);
 }
 
 bool node_conn_is_stuck(struct node *node, struct node_conn *conn) {
     size_t backlog = conn_backlog(conn);
-    if (conn->kind != CONN_CLIENT || backlog < backlog_max(conn->load)) {
+    if (conn->kind != CONN_CLIENT || backlog < held_backlog_max(conn->load)) {
         return false;
     }
     if (conn->seen_backlog == 0 || backlog < conn->seen_backlog) {
@@ -218,11 +170,11 @@ bool node_conn_is_stuck(struct node *node, struct node_conn *conn) {
     }
     conn->seen_backlog = backlog;
     return node->now_ms - conn->taken_ms >=
-           (is_pressed(conn->load) ? CLIENT_STALL_PRESSED_MS : CLIENT_STALL_MS);
+           (held_is_pressed(conn->load) ? CLIENT_STALL_PRESSED_MS : CLIENT_STALL_MS);
 }
 
 bool node_conn_waiting(const struct node_conn *conn) {
-    return conn->waiting > 0 || conn->held_in != NULL;
+    return conn->waiting > 0 || held_is_in_turn(conn);
 }
 
 void node_conn_set_peers_only(struct node_conn *conn) {
@@ -284,7 +236,9 @@ static void peer_line(struct node *node, struct node_conn *conn, struct span lin
         return;
     }
     bool carries = conn->message->bytes > 0 && conn->kind == CONN_PEER_IN;
-    if (carries) {
+    if (carries && conn->peer == NULL) {
+        conn_close(node, conn); /* a stranger has nothing to give us */
+    } else if (carries) {
         conn->payload_bytes = conn->message->bytes;
     } else {
         peers_receive(node, conn, conn->message, (struct span){NULL, 0});
@@ -348,7 +302,7 @@ static size_t take_all(struct node *node, struct node_conn *conn, struct span in
 static void hold_if_full(struct node_conn *conn) {
     if (conn->kind == CONN_CLIENT && !conn->closing && buffer_count(&conn->in) > 0 &&
         !takes_more(conn)) {
-        hold(conn);
+        held_add(conn);
     }
 }
 
@@ -360,55 +314,52 @@ static void heed_shares(struct node *node) {
     }
 }
 
-/* Some of the full ones have room now that nothing presses. */
-static void heed_pressure(struct load *load) {
-    if (!load->full_by_pressure || is_pressed(load)) {
-        return;
-    }
-    load->full_by_pressure = false;
-    struct node_conn *last = load->full.last;
-    while (load->full.first != NULL) {
-        struct node_conn *conn = load->full.first;
-        hold_anew(conn); /* at the end of one of the two lists */
-        if (conn == last) {
-            return;
-        }
-    }
-}
-
 void conn_go_on(struct node *node) {
     heed_shares(node);
-    heed_pressure(&node->load);
-    struct node_conn *last = node->load.held.last;
-    for (bool any = last != NULL; any;) {
-        struct node_conn *conn = node->load.held.first;
-        any = conn != last;
-        let_go(conn);
+    held_heed_pressure(&node->load);
+    struct load *load = &node->load;
+    struct node_conn *conn;
+    load->turn++;
+    for (uint32_t looked = 0; looked < HELD_LOOKED_AT || !is_full(load); looked++) {
+        conn = load->held.first;
+        if (conn == NULL || conn->looked_turn == load->turn) {
+            return; /* all have had their turn */
+        }
+        conn->looked_turn = load->turn;
+        held_let_go(conn);
+        size_t done = 0;
         if (takes_more(conn)) {
-            size_t done = take_all(node, conn, buffer_span(&conn->in));
+            done = take_all(node, conn, buffer_span(&conn->in));
             buffer_consume(&conn->in, done);
             conn_mark_dirty(node, conn); /* the host looks whether to read again */
         }
         hold_if_full(conn);
+        buffer_trim(&conn->in, CONN_IN_KEEP_BYTES);
+        held_note_input(node, conn, done > 0);
     }
 }
 
+size_t node_read_bytes_max(const struct node *node) {
+    return held_input_is_pressed(&node->load) ? CLIENT_IN_PRESSED_BYTES_MAX : READ_BYTES_MAX;
+}
+
 void node_conn_receive(struct node *node, struct node_conn *conn, struct span bytes) {
+    size_t done = 0;
     if (conn->closing) {
         return;
     }
-    if (conn->held_in != NULL) {
+    if (conn->load != NULL && held_is_in_turn(conn)) {
         buffer_append_span(&conn->in, bytes);
-        return;
-    }
-    if (buffer_count(&conn->in) == 0) {
-        size_t done = take_all(node, conn, bytes); /* in place: the usual case copies nothing */
+    } else if (buffer_count(&conn->in) == 0) {
+        done = take_all(node, conn, bytes); /* in place: the usual case copies nothing */
         buffer_append(&conn->in, bytes.data + done, bytes.size - done);
+        hold_if_full(conn);
     } else {
         buffer_append_span(&conn->in, bytes);
-        size_t done = take_all(node, conn, buffer_span(&conn->in));
+        done = take_all(node, conn, buffer_span(&conn->in));
         buffer_consume(&conn->in, done);
+        hold_if_full(conn);
     }
-    hold_if_full(conn);
-    buffer_trim(&conn->in, 4096);
+    buffer_trim(&conn->in, CONN_IN_KEEP_BYTES);
+    held_note_input(node, conn, done > 0);
 }

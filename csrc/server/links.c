@@ -167,6 +167,7 @@ void links_bytes(void *host, void *user, struct span bytes) {
     struct link *link = user;
     loop_input(host);
     node_conn_receive(link->server->node, link->node_conn, bytes);
+    net_set_read_bytes(link->server->net, node_read_bytes_max(link->server->node));
     if (node_conn_is_peer(link->node_conn)) {
         net_conn_exempt(link->net_conn);
     }

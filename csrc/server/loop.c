@@ -117,6 +117,7 @@ static void on_turn(void *host) {
     take_writing(server);
     node_turn(server->node);
     carry(server);
+    net_set_read_bytes(server->net, node_read_bytes_max(server->node));
     state_publish(server);
     struct error failure = {.status = STATUS_OK};
     if (node_stopped(server->node, &failure)) {

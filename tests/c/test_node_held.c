@@ -1,5 +1,6 @@
 /* Clients whose lines wait because they do not read their answers: each goes on when it has
- * read, or when the others have and nothing presses any more. */
+ * read, or when the others have and nothing presses any more. And lines that are not finished:
+ * what those of all clients come to is bounded. */
 #include "check.h"
 #include "node/internal.h"
 #include "nodehost.h"
@@ -103,7 +104,122 @@ static void test_whoever_leaves_is_forgotten(void) {
     }
 }
 
+/* --- unfinished lines ------------------------------------------------------------------------ */
+
+#define PIECE (2 * CLIENT_IN_PRESSED_BYTES_MAX)
+STATIC_ASSERT(CLIENTS_IN_BYTES_MAX >= 8 * PIECE && CLIENTS_IN_BYTES_MAX <= 32 * PIECE, "a few");
+
+/* A line begins, or goes on: `[1,1,1,...`. */
+static void send_piece(struct nodehost_end *end, size_t bytes) {
+    char *piece = malloc(bytes);
+    CHECK(piece != NULL);
+    for (size_t i = 0; i < bytes; i++) {
+        piece[i] = i % 2 == 0 ? '1' : ',';
+    }
+    nodehost_receive(&host, end, (struct span){piece, bytes});
+    free(piece);
+    nodehost_turn(&host);
+}
+
+static bool was_given_up(const struct nodehost_end *end) {
+    struct span sent = buffer_span(&end->sent);
+    return end->closing && sent.size > 0 && memmem(sent.data, sent.size, "110", 3) != NULL &&
+           memmem(sent.data, sent.size, "retry_after_ms", 14) != NULL;
+}
+
+static void test_unfinished_lines_are_bounded(void) {
+    start();
+    struct nodehost_end *ends[40];
+    int given_up = 0;
+    for (int i = 0; i < 40; i++) {
+        ends[i] = nodehost_open(&host);
+        CHECK(ends[i] != NULL);
+        send_piece(ends[i], PIECE);
+        given_up += was_given_up(ends[i]);
+        CHECK(host.node->load.in_bytes < CLIENTS_IN_BYTES_MAX + PIECE);
+    }
+    CHECK(!was_given_up(ends[0]) && was_given_up(ends[39]) && given_up >= 8);
+    ask(1); /* a line that comes whole is not concerned */
+    CHECK(answers(1) == 1);
+    nodehost_clear(&host);
+}
+
+static void test_what_began_long_ago_makes_room(void) {
+    start();
+    struct nodehost_end *ends[40];
+    int count = 0;
+    do {
+        CHECK(count < 39);
+        ends[count] = nodehost_open(&host);
+        send_piece(ends[count], PIECE);
+    } while (!was_given_up(ends[count++]));
+    nodehost_wait(&host, UNFINISHED_PRESSED_MS);
+    struct nodehost_end *late = nodehost_open(&host);
+    send_piece(late, PIECE);
+    CHECK(!was_given_up(late) && was_given_up(ends[0]) && !was_given_up(ends[count - 2]));
+    nodehost_clear(&host);
+}
+
+/* A client that sends line after line, each in two pieces, began the last one just now. */
+static void test_a_line_that_ends_is_no_old_one(void) {
+    start();
+    struct nodehost_end *busy = nodehost_open(&host);
+    send_piece(busy, PIECE);
+    struct nodehost_end *slow = nodehost_open(&host);
+    send_piece(slow, PIECE);
+    nodehost_wait(&host, UNFINISHED_PRESSED_MS);
+    nodehost_receive(&host, busy, SPAN("\n"));
+    send_piece(busy, PIECE);
+    while (!was_given_up(slow)) {
+        struct nodehost_end *other = nodehost_open(&host);
+        CHECK(other != NULL);
+        send_piece(other, PIECE);
+    }
+    CHECK(!was_given_up(busy));
+    nodehost_clear(&host);
+}
+
+/* Waiting lines count as well; then the host is to read little at once. */
+static void test_little_is_read_under_pressure(void) {
+    start();
+    CHECK(node_read_bytes_max(host.node) == READ_BYTES_MAX);
+    set_unsent(0, CLIENT_OUT_BYTES_MAX);
+    ask(0);
+    for (size_t held = 0; held < CLIENTS_IN_BYTES_MAX; held += PIECE) {
+        send_piece(clients[0], PIECE);
+    }
+    CHECK(node_read_bytes_max(host.node) == CLIENT_IN_PRESSED_BYTES_MAX);
+    CHECK(!clients[0]->closing); /* these are whole lines, which it may yet get answers to */
+    nodehost_close(&host, clients[0]);
+    CHECK(node_read_bytes_max(host.node) == READ_BYTES_MAX && host.node->load.in_bytes == 0);
+    nodehost_clear(&host);
+}
+
+/* A hello makes nobody a member: what is said to follow is not waited for. */
+static void test_a_stranger_carries_nothing(void) {
+    static const char HELLO[] =
+        "{\"type\":\"hello\",\"protocol\":%u,\"cluster\":\"\",\"node\":0,\"incarnation\":1,"
+        "\"addr\":\"127.0.0.1:1\",\"to\":0}\n";
+    start();
+    char line[256];
+    snprintf(line, sizeof(line), HELLO, (unsigned)PEER_PROTOCOL);
+    nodehost_receive(&host, clients[0], (struct span){line, strlen(line)});
+    nodehost_turn(&host);
+    CHECK(!clients[0]->closing);
+    nodehost_receive(&host, clients[0],
+                     SPAN("{\"type\":\"propose\",\"term\":1,\"again\":false,\"count\":1,"
+                          "\"bytes\":4000000}\n"));
+    nodehost_turn(&host);
+    CHECK(clients[0]->closing);
+    nodehost_clear(&host);
+}
+
 int main(void) {
+    test_unfinished_lines_are_bounded();
+    test_what_began_long_ago_makes_room();
+    test_a_line_that_ends_is_no_old_one();
+    test_little_is_read_under_pressure();
+    test_a_stranger_carries_nothing();
     test_one_goes_on_when_it_has_read();
     test_all_go_on_when_the_pressure_ends();
     test_whoever_leaves_is_forgotten();
