@@ -126,7 +126,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct expected expected = expect(buffer_span(&text));
     struct nodehost_end *end = start(&host);
     feed(&host, end, buffer_span(&text), data[0] == 0 ? SIZE_MAX : (size_t)data[0] * 2);
-    for (int i = 0; i < STEPS; i++) {
+    nodehost_turn(&host);
+    for (int i = 0; i < STEPS && end->conn != NULL && node_conn_waiting(end->conn); i++) {
         nodehost_wait(&host, STEP_MS);
         refuse_dials(&host);
     }
