@@ -57,7 +57,7 @@
 #define IN_FLIGHT_MAX 4096u /* of all connections: then one that has some is not read */
 #define HELD_LOOKED_AT 16u  /* clients whose lines wait: so many go on in a turn in any case */
 #define EXPECTED_BYTES_MAX (1ull * 1024 * 1024) /* answers of all: as IN_FLIGHT_MAX */
-#define ANSWER_BYTES_GUESS (64u * 1024)         /* expected before there were any answers */
+#define ANSWER_BYTES_GUESS 4096u                /* expected before there were any answers */
 #define IN_FLIGHT_SHARED_MAX 256u /* the same while other connections wait as well */
 #define SHARED_MS 1000u           /* which is taken to go on for this long */
 #define CLIENTS_OUT_BYTES_MAX (256ull * 1024 * 1024) /* unread answers of all: pressure */
