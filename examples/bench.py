@@ -8,7 +8,8 @@ B, and the medians count. Processor time is that of all servers together, from /
     python examples/bench.py                          all of it: an hour or more
     python examples/bench.py --groups work,values     some of it; --list names them
     python examples/bench.py --readme                 and write README.md's figures
-    python examples/bench.py --from figures.json      print again what was measured
+    python examples/bench.py --from figures.json      print again what was measured; what
+                                                      several files tell is put together
 
 What is compared is found in the PATH or by a variable, and skipped where it is not there:
     RAFTPICO_RUST   the example of the Rust release (cargo install raftpico --example kvs)
@@ -59,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "--readme", action="store_true", help=f"rewrite README.md's figures and {PICTURE}"
     )
     made.add_argument(
-        "--from", dest="source", metavar="FILE", type=Path, help="measure nothing"
+        "--from", dest="sources", metavar="FILE", type=Path, nargs="+", help="measure nothing"
     )
     made.add_argument(
         "--directory", type=Path, help="where the data files go: a real disk, not a RAM disk"
@@ -146,7 +147,7 @@ def main() -> int:
     if options.list:
         print(list_all(choose_groups(options), choose_systems(options), options.quick))
         return 0
-    results = Results.read(options.source) if options.source else measure(options)
+    results = Results.read(*options.sources) if options.sources else measure(options)
     print(report.everything(results))
     if options.json:
         results.write(options.json)

@@ -165,3 +165,19 @@ def test_results_are_read_back(tmp_path: Path) -> None:
     results.write(tmp_path / "figures.json")
     again = Results.read(tmp_path / "figures.json")
     assert report.everything(again) == report.everything(results)
+
+
+def test_results_of_several_runs_are_put_together(tmp_path: Path) -> None:
+    first, second = made_up(), made_up()
+    del first.rounds["failover"]
+    second.rounds = {"failover": second.rounds["failover"]}
+    second.stalls = ["Redis (one), round 1, work: nothing came"]
+    for name, results in (("a.json", first), ("b.json", second)):
+        results.write(tmp_path / name)
+    together = Results.read(tmp_path / "a.json", tmp_path / "b.json")
+    assert list(together.rounds) == ["work", "failover"]
+    assert together.look(groups.FAILOVER, RAFTPICO) == {"failover_ms": 50.0}
+    assert "medians of 1 to 3 rounds" in report.heading(together)
+    assert together.stalls == second.stalls
+    again = Results.read(tmp_path / "a.json", tmp_path / "a.json")
+    assert len(again.rounds["work"]["Put, 1 at a time"][RUST]) == 6

@@ -89,11 +89,13 @@ def goals_table(results: Results, goals: Sequence[Goal] = GOALS) -> str:
 
 def heading(results: Results) -> str:
     about = results.machine
-    rounds = results.options.get("rounds", 1)
+    counts = [len(r) for g in results.rounds.values() for s in g.values() for r in s.values()]
+    least, most = min(counts, default=1), max(counts, default=1)
+    rounds = f"{most}" if least == most else f"{least} to {most}"
     return (
         f"{about['processor']}, {about['processors']} processors, {about['system']}, "
         f"Python {about['python']}, {about['date']}; medians of {rounds} "
-        f"round{'s' if rounds != 1 else ''}"
+        f"round{'s' if most != 1 else ''}"
     )
 
 

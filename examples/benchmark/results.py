@@ -64,10 +64,17 @@ class Results:
         path.write_text(json.dumps(told, indent=1) + "\n")
 
     @classmethod
-    def read(cls, path: Path) -> Results:
-        """What write() has written, to print it again."""
-        told = json.loads(path.read_text())
+    def read(cls, *paths: Path) -> Results:
+        """What write() has written, to print it again. Of several files: the first one's
+        machine and options, and all the rounds that were measured."""
         made = cls()
-        made.machine, made.options = told["machine"], told["options"]
-        made.rounds, made.stalls = told["rounds"], told["stalls"]
+        for told in (json.loads(path.read_text()) for path in paths):
+            if not made.rounds:
+                made.machine, made.options = told["machine"], told["options"]
+            made.stalls += told["stalls"]
+            for group, rows in told["rounds"].items():
+                for row, systems in rows.items():
+                    for system, rounds in systems.items():
+                        for figures in rounds:
+                            made.add(group, row, system, figures)
         return made
