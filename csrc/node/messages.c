@@ -297,8 +297,8 @@ static void receive_append(struct node *node, struct peer *peer,
                            const struct peer_message *message, struct span payload) {
     bool takes = !node->snapshots.installing && !execute_is_behind(node);
     uint64_t count = takes ? message->count : 0; /* what is not taken is sent again */
-    if (message->count > payload.size) {
-        conn_close(node, peer->in);
+    if (message->count > payload.size / ENTRY_LINE_BYTES_LEAST) {
+        conn_close(node, peer->in); /* before room is made for so many */
         return;
     }
     struct arrivals arrivals;

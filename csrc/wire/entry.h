@@ -28,6 +28,8 @@
 #include "base/limits.h"
 #include "base/status.h"
 
+#define ENTRY_LINE_BYTES_LEAST 62u /* of any entry's line with its LF: the first NOOP's */
+
 enum entry_kind {
     ENTRY_COMMAND,
     ENTRY_NOOP,

@@ -80,6 +80,22 @@ static void check_entry_form(const char *text, bool right) {
     uint32_t crc;
     enum status status = entry_read(buffer_span(&line), 0, &entry, &crc);
     CHECK((status == STATUS_OK) == right);
+    CHECK(!right || buffer_count(&line) >= ENTRY_LINE_BYTES_LEAST);
+    buffer_free(&line);
+}
+
+/* A receiver makes room for no more entries than so many bytes can hold. */
+static void test_shortest_entry(void) {
+    struct buffer line;
+    buffer_init(&line);
+    struct entry entry = {.index = 1, .term = 1, .kind = ENTRY_NOOP};
+    entry_write(&line, &entry, 0);
+    CHECK(buffer_count(&line) == ENTRY_LINE_BYTES_LEAST);
+    buffer_clear(&line);
+    struct entry command = {
+        .index = 1, .term = 1, .kind = ENTRY_COMMAND, .tag = {1, 1, 1}, .body = SPAN("1")};
+    entry_write(&line, &command, 0);
+    CHECK(buffer_count(&line) >= ENTRY_LINE_BYTES_LEAST);
     buffer_free(&line);
 }
 
@@ -374,6 +390,7 @@ int main(void) {
     test_entry_text();
     test_entry_round_trip();
     test_entry_forms();
+    test_shortest_entry();
     test_meta_round_trip();
     test_meta_forms();
     test_snapshot_header_round_trip();
