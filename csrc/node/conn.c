@@ -144,6 +144,7 @@ static bool is_full(const struct load *load) {
  * which makes large batches; where others wait too, each waits for the others' shares only. */
 static bool takes_more(const struct node_conn *conn) {
     const struct load *load = conn->load;
+    ASSERT(load != NULL); /* a client's connection */
     uint32_t in_flight_max =
         load->shared_ms > 0 ? IN_FLIGHT_SHARED_MAX : IN_FLIGHT_PER_CLIENT_MAX;
     uint64_t expected_max =
