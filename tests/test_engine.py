@@ -50,6 +50,35 @@ def test_writing(tmp_path: Path) -> None:
     run(build("test_writing", sources), str(tmp_path / "snapshot"))
 
 
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_crew(sanitizer: str) -> None:
+    """The loop goes along with small work, and comes back from work that lasts."""
+    sources = [
+        "tests/c/test_crew.c",
+        "csrc/server/crew.c",
+        "csrc/server/batches.c",
+        "csrc/node/batch.c",
+        *rooms("base"),
+    ]
+    flags = [f"-fsanitize={sanitizer}", "-Wno-format-truncation"]
+    name = f"test_crew_{sanitizer.split(',')[0]}"
+    assert run(build(name, sources, sanitize=False, flags=flags, libs=LIBRARIES)) == "ok\n"
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_shifts(sanitizer: str) -> None:
+    """Each thread does what waits before it runs the loop, and gives the loop away in time."""
+    sources = [
+        "tests/c/test_shifts.c",
+        *(f"csrc/server/{name}.c" for name in ("shifts", "crew", "batches", "disk")),
+        *(f"csrc/node/{name}.c" for name in ("batch", "job")),
+        *rooms("base"),
+    ]
+    flags = [f"-fsanitize={sanitizer}", "-Wno-format-truncation"]
+    name = f"test_shifts_{sanitizer.split(',')[0]}"
+    assert run(build(name, sources, sanitize=False, flags=flags, libs=LIBRARIES)) == "ok\n"
+
+
 def test_node_reads() -> None:
     """L3 on a follower: an answer to an earlier question is for no later query."""
     sources = ["tests/c/test_node_reads.c", *HOST]

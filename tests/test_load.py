@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from cluster import Cluster, apply_request
+import pytest
+from cluster import KVS, Cluster, apply_request
 from load import pipelined, read_all
 from tools import Shell, find_tool, need_tool
 
@@ -55,3 +58,21 @@ def test_pipelined_puts(cluster: Cluster) -> None:
     assert sorted(a["id"] for a in answers) == list(range(count))
     assert all("result" in a for a in answers)
     check(cluster, count)
+
+
+@pytest.mark.parametrize("words", [(), ("--no-sync",)], ids=["synced", "no-sync"])
+def test_what_is_alone_waits_for_no_timer(
+    make_cluster: Callable[..., Cluster], words: tuple[str, ...]
+) -> None:
+    """One command after the other, each at another member: the loop of each goes from thread to
+    thread with its work, and what it is handed must be looked at at once. A thread that is
+    not told waits for its next look at signals, a tenth of a second: few are so slow."""
+    cluster = make_cluster(3, command=[*KVS, *words])
+    connections = [member.connect() for member in cluster]
+    took = []
+    for i in range(600):
+        began = time.monotonic()
+        connections[i % 3].send(apply_request({"Put": {"key": "k", "value": i}}, "Command", i))
+        assert "result" in connections[i % 3].receive()
+        took.append(time.monotonic() - began)
+    assert sorted(took)[580] < 0.09, sorted(took)[-40:]

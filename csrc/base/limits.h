@@ -102,7 +102,7 @@
 #endif
 #define APPLY_BATCH_BYTES_MAX (4u * 1024 * 1024)
 #define APPLY_OUTPUT_BYTES_MAX (64ull * 1024 * 1024) /* of a batch: then the rest runs later */
-#define APPLY_BATCHES_MAX 2u /* with the apply thread: one running, one waiting */
+#define APPLY_BATCHES_MAX 2u       /* with the apply thread: one running, one waiting */
 #define DISK_BATCH_BYTES_MAX (16u * 1024 * 1024) /* written and synced at once */
 #ifndef COMPACT_KEEP_ENTRIES
 /* Kept behind a snapshot for followers that lag a little. */
@@ -124,6 +124,11 @@
 #define DISK_STALL_MS 5000u     /* a write that takes longer: a leader makes way */
 
 /* --- connections and threads --- */
+#define LOOP_LENT_MS_MAX 2u        /* who is at work for so long with the loop loses it */
+#define LOOP_LEND_AGAIN_MS 20u     /* ... and nobody is lent it before so long after that */
+#define BATCH_ALONG_ITEMS_MAX 64u  /* a batch with which the loop goes along */
+#define JOB_ALONG_ENTRIES_MAX 2u   /* a write with which it does, */
+#define JOB_ALONG_BYTES_MAX 16384u /* ... of so many bytes at most */
 #ifndef CLIENT_CONNECTIONS_MAX
 /* Accepted; fewer where the process may open fewer files. */
 #define CLIENT_CONNECTIONS_MAX 65536u
@@ -174,6 +179,8 @@ STATIC_ASSERT(SESSION_TEXT_BYTES_MAX + 512 <= ENTRY_OVERHEAD_BYTES_MAX, "a sessi
 STATIC_ASSERT(SESSION_KEEP_MS >= 2 * REQUEST_TIMEOUT_MS_DEFAULT, "a retry finds its session");
 STATIC_ASSERT(SESSION_KEEP_MS < SESSION_IDLE_MS, "an expired session makes way");
 STATIC_ASSERT(SESSION_ANSWER_BYTES_MAX <= SESSION_ANSWERS_BYTES_MAX, "one answer fits");
+STATIC_ASSERT(LOOP_LENT_MS_MAX < ELECTION_TIMEOUT_MS_LEAST / RAFT_HEARTBEATS_PER_TIMEOUT,
+              "the loop is back in time for a heartbeat");
 STATIC_ASSERT(MEMBERS_MAX >= 7, "clusters of seven are measured and promised");
 STATIC_ASSERT(JSON_DEPTH_MAX < 900, "Python's own reader stops near a thousand");
 STATIC_ASSERT(MIN_ELECTION_TIMEOUT_MS_DEFAULT < MAX_ELECTION_TIMEOUT_MS_DEFAULT, "a range");

@@ -64,6 +64,7 @@ struct net {
     struct wake wake;
     uv_timer_t timer;   /* the turn that is due */
     uv_timer_t sweeper; /* connections' deadlines */
+    uv_timer_t leaver;  /* net_run() has a time-out */
     uv_check_t check;   /* after the poll: the turn's place */
     uv_idle_t idle;     /* active while a turn is due: the poll must not wait */
     const struct net_events *events;

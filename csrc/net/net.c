@@ -260,11 +260,13 @@ static void init_handles(struct net *net) {
     uv_tcp_init(&net->loop, &net->listener);
     uv_timer_init(&net->loop, &net->timer);
     uv_timer_init(&net->loop, &net->sweeper);
+    uv_timer_init(&net->loop, &net->leaver);
     uv_check_init(&net->loop, &net->check);
     uv_idle_init(&net->loop, &net->idle);
     net->listener.data = net;
     net->timer.data = net;
     net->sweeper.data = net;
+    net->leaver.data = net;
     net->check.data = net;
     uv_check_start(&net->check, on_check);
     uv_unref((uv_handle_t *)&net->check);
@@ -304,6 +306,7 @@ void net_stop(struct net *net) {
     net->stopping = true;
     uv_close((uv_handle_t *)&net->listener, NULL);
     uv_close((uv_handle_t *)&net->timer, NULL);
+    uv_close((uv_handle_t *)&net->leaver, NULL);
     uv_close((uv_handle_t *)&net->check, NULL);
     uv_close((uv_handle_t *)&net->idle, NULL);
     uv_unref((uv_handle_t *)&net->wake.poll);
@@ -315,9 +318,25 @@ void net_stop(struct net *net) {
     }
 }
 
-void net_run(struct net *net) {
-    uv_run(&net->loop, UV_RUN_DEFAULT);
-    ASSERT(net->stopping && net->conns == NULL);
+void net_leave(struct net *net) {
+    uv_stop(&net->loop);
+}
+
+static void on_leaver(uv_timer_t *timer) {
+    net_leave(timer->data);
+}
+
+/* The timer runs on while the loop is left and run again, so that this costs nothing: for who
+ * runs it next, the time may be over before it would be. */
+bool net_run(struct net *net, uint64_t timeout_ms) {
+    bool timed = timeout_ms != NET_NEVER_MS && !net->stopping;
+    if (timed && !uv_is_active((uv_handle_t *)&net->leaver)) {
+        uv_update_time(&net->loop);
+        uv_timer_start(&net->leaver, on_leaver, timeout_ms, 0);
+    }
+    bool alive = uv_run(&net->loop, UV_RUN_DEFAULT) != 0;
+    ASSERT(alive || (net->stopping && net->conns == NULL));
+    return alive;
 }
 
 void net_close(struct net *net) {

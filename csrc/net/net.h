@@ -7,7 +7,8 @@
  * from the loop. And after net_conn_close() no event of that connection comes any more, so the
  * host may free what `user` stands for at once; the same holds within and after `closed`.
  *
- * Threading: net_run()'s thread owns everything; net_wake() is for any thread. */
+ * Threading: the thread in net_run() owns everything; net_wake() is for any thread. Between two
+ * calls of net_run() another thread may have become the owner. */
 #ifndef RAFTPICO_NET_NET_H
 #define RAFTPICO_NET_NET_H
 
@@ -21,7 +22,7 @@
 struct net;
 struct net_conn;
 
-#define NET_NEVER_MS UINT64_MAX
+#define NET_NEVER_MS UINT64_MAX /* as a time-out: none */
 
 struct net_events {
     void *(*accepted)(void *host, struct net_conn *conn); /* returns the connection's `user` */
@@ -45,7 +46,11 @@ enum status net_open(const struct net_events *events, void *host, struct net **n
 enum status net_listen(struct net *net, const char *address, bool loopback_only,
                        char bound[ADDRESS_BYTES_MAX], struct error *error) MUST_USE;
 
-void net_run(struct net *net);   /* returns when net_stop() has come to its end */
+/* Run until net_stop() has come to its end (false), or until net_leave() was called or so much
+ * time has passed (true: it is to be run again, by whichever thread). The caller deals with the
+ * signals of its thread; SIGPIPE must be blocked or ignored. */
+bool net_run(struct net *net, uint64_t timeout_ms);
+void net_leave(struct net *net); /* after the iteration that runs, or instead of the next */
 void net_stop(struct net *net);  /* close everything; what is unsent gets a short while */
 void net_close(struct net *net); /* frees; net_run() has returned or was never called */
 

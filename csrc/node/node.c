@@ -196,11 +196,15 @@ static bool another_voter_hears(struct node *node) {
     return false;
 }
 
+bool node_leads_others(struct node *node) {
+    return node->state.role == RAFT_LEADER && another_voter_hears(node);
+}
+
 static void try_to_stop(struct node *node) {
     if (!node->stopping || node->stopped) {
         return;
     }
-    bool leading = node->state.role == RAFT_LEADER && another_voter_hears(node);
+    bool leading = node_leads_others(node);
     bool busy = node->pendings.count > 0 || node->reads.count > 0 ||
                 node->applies.outstanding > 0 || node->writing;
     if ((!leading && !busy) || node->now_ms >= node->stop_deadline_ms) {
@@ -267,7 +271,7 @@ static void heed_stalled_disk(struct node *node) {
                      DISK_STALL_MS);
     }
     node->stall_noticed = stalled;
-    if ((stalled || full) && node->state.role == RAFT_LEADER && another_voter_hears(node)) {
+    if ((stalled || full) && node_leads_others(node)) {
         execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_STEP_DOWN});
     }
 }

@@ -74,7 +74,7 @@ bool node_conn_is_peer(const struct node_conn *conn); /* it has said hello, righ
 
 /* Whether the host should read from this connection now. */
 bool node_conn_wants_input(const struct node_conn *conn);
-size_t node_read_bytes_max(const struct node *node); /* at once, from a client */
+size_t node_read_bytes_max(const struct node *node);  /* at once, from a client */
 bool node_conn_waiting(const struct node_conn *conn); /* some request is not answered yet */
 void *node_conn_host(const struct node_conn *conn);
 void node_conn_set_host(struct node_conn *conn, void *host);
@@ -107,6 +107,8 @@ bool node_conn_closing(const struct node_conn *conn);
 struct node_conn *node_take_dial(struct node *node, const char **address);
 
 struct job *node_take_job(struct node *node);
+/* Whether others write the same lines as our disk, and will be heard while it does. */
+bool node_leads_others(struct node *node);
 struct apply_batch *node_take_batch(struct node *node);
 
 /* Stopped for good; `error` (may be NULL) says why when it was a failure. After a failure the

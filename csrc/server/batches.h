@@ -1,13 +1,14 @@
 /* Between the loop and the apply thread: batches that wait for the machine, and batches that
- * are done. A batch is the apply thread's from batches_wait() to batches_finish(). */
+ * are done. A batch is the apply thread's from batches_wait() or batches_take() to
+ * batches_finish(), or until it has taken the loop along with it. */
 #ifndef RAFTPICO_SERVER_BATCHES_H
 #define RAFTPICO_SERVER_BATCHES_H
 
 #include <stdbool.h>
 #include <uv.h>
 
-#include "net/net.h"
 #include "node/batch.h"
+#include "server/crew.h"
 
 struct batch_list {
     struct apply_batch *first;
@@ -15,25 +16,25 @@ struct batch_list {
 };
 
 struct batches {
-    struct net *net; /* to be woken when one is done */
-
-    uv_mutex_t mutex; /* of all below */
-    uv_cond_t more;
+    struct crew *crew; /* its mutex is that of all below */
     struct batch_list waiting;
     struct batch_list done;
-    bool ended;
 };
 
-void batches_init(struct batches *batches, struct net *net);
+void batches_init(struct batches *batches, struct crew *crew);
 void batches_clear(struct batches *batches);
 
 /* The loop. */
-void batches_push(struct batches *batches, struct apply_batch *batch); /* takes it */
-struct apply_batch *batches_take_done(struct batches *batches);        /* a list, in order */
-void batches_end(struct batches *batches); /* whoever waits, or will, learns that it is over */
+void batches_push(struct batches *batches, struct apply_batch *batch);  /* takes it */
+void batches_place(struct batches *batches, struct apply_batch *batch); /* and wakes nobody */
+struct apply_batch *batches_take_done(struct batches *batches);         /* a list, in order */
 
-/* The apply thread. */
+/* The apply thread. Waiting ends with a batch, with NULL after the time-out, and with NULL and
+ * `ended` when the loop has. */
 struct apply_batch *batches_wait(struct batches *batches, uint32_t timeout_ms, bool *ended);
-void batches_finish(struct batches *batches, struct apply_batch *batch); /* takes it */
+struct apply_batch *batches_take(struct batches *batches); /* NULL: none waits */
+bool batches_are_waiting(struct batches *batches);
+/* Takes it. The loop is to be woken. */
+void batches_finish(struct batches *batches, struct apply_batch *batch);
 
 #endif

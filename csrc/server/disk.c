@@ -1,8 +1,6 @@
 /* The disk thread and its two queues; see disk.h. What a job means is disk_jobs.c's to know. */
 #include "server/disk.h"
 
-#include "base/assert.h"
-
 static void list_add(struct job_list *list, struct job *job) {
     job->next = NULL;
     if (list->first == NULL) {
@@ -29,47 +27,53 @@ static void list_free(struct job_list *list) {
 }
 
 void disk_init(struct disk *disk, struct backend backend, struct writing *writing,
-               struct net *net) {
-    *disk = (struct disk){.net = net};
+               struct crew *crew) {
+    *disk = (struct disk){.crew = crew};
     disk_jobs_init(&disk->jobs, backend, writing);
-    int result = uv_mutex_init(&disk->mutex);
-    ASSERT(result == 0);
-    result = uv_cond_init(&disk->more);
-    ASSERT(result == 0);
 }
 
-/* The next job, or NULL when all is done and no more will come. */
-static struct job *wait_job(struct disk *disk) {
-    uv_mutex_lock(&disk->mutex);
+/* --- the disk thread --- */
+
+struct job *disk_wait(struct disk *disk) {
+    struct crew *crew = disk->crew;
+    uv_mutex_lock(&crew->mutex);
+    crew->idle[HAND_DISK] = disk->todo.first == NULL;
     while (disk->todo.first == NULL && !disk->ending) {
-        uv_cond_wait(&disk->more, &disk->mutex);
+        uv_cond_wait(&crew->more[HAND_DISK], &crew->mutex);
     }
+    crew->idle[HAND_DISK] = false;
     struct job *job = list_take(&disk->todo);
-    uv_mutex_unlock(&disk->mutex);
+    uv_mutex_unlock(&crew->mutex);
     return job;
 }
 
-/* The loop is woken for the first result; what is done until it looks goes with it. */
-static void give_back(struct disk *disk, struct job *job) {
-    uv_mutex_lock(&disk->mutex);
-    bool first = disk->done.first == NULL;
+struct job *disk_take_only(struct disk *disk, bool (*is_wanted)(const struct job *job)) {
+    uv_mutex_lock(&disk->crew->mutex);
+    const struct job *first = disk->todo.first;
+    bool wanted = first != NULL && first == disk->todo.last && is_wanted(first);
+    struct job *job = wanted ? list_take(&disk->todo) : NULL;
+    uv_mutex_unlock(&disk->crew->mutex);
+    return job;
+}
+
+bool disk_has_work(struct disk *disk) {
+    uv_mutex_lock(&disk->crew->mutex);
+    bool some = disk->todo.first != NULL;
+    uv_mutex_unlock(&disk->crew->mutex);
+    return some;
+}
+
+void disk_give_back(struct disk *disk, struct job *job) {
+    uv_mutex_lock(&disk->crew->mutex);
     list_add(&disk->done, job);
-    uv_mutex_unlock(&disk->mutex);
-    if (first) {
-        net_wake(disk->net);
-    }
+    uv_mutex_unlock(&disk->crew->mutex);
 }
 
-static void run(void *argument) {
-    struct disk *disk = argument;
-    for (struct job *job = wait_job(disk); job != NULL; job = wait_job(disk)) {
-        disk_jobs_do(&disk->jobs, job);
-        give_back(disk, job);
-    }
-}
+/* --- life --- */
 
-enum status disk_start(struct disk *disk, struct error *error) {
-    int result = uv_thread_create(&disk->thread, run, disk);
+enum status disk_start(struct disk *disk, void (*work)(void *argument), void *argument,
+                       struct error *error) {
+    int result = uv_thread_create(&disk->thread, work, argument);
     if (result != 0) {
         return error_set(error, STATUS_NO_MEMORY, "cannot start the disk thread: %s",
                          uv_strerror(result));
@@ -80,30 +84,35 @@ enum status disk_start(struct disk *disk, struct error *error) {
 
 void disk_clear(struct disk *disk) {
     if (disk->started) {
-        uv_mutex_lock(&disk->mutex);
+        uv_mutex_lock(&disk->crew->mutex);
         disk->ending = true;
-        uv_cond_signal(&disk->more);
-        uv_mutex_unlock(&disk->mutex);
+        uv_mutex_unlock(&disk->crew->mutex);
+        uv_cond_signal(&disk->crew->more[HAND_DISK]);
         uv_thread_join(&disk->thread);
     }
     list_free(&disk->todo);
     list_free(&disk->done);
-    uv_cond_destroy(&disk->more);
-    uv_mutex_destroy(&disk->mutex);
     disk_jobs_clear(&disk->jobs);
 }
 
-void disk_push(struct disk *disk, struct job *job) {
-    uv_mutex_lock(&disk->mutex);
+/* --- the loop --- */
+
+void disk_place(struct disk *disk, struct job *job) {
+    uv_mutex_lock(&disk->crew->mutex);
     list_add(&disk->todo, job);
-    uv_mutex_unlock(&disk->mutex);
-    uv_cond_signal(&disk->more); /* without the lock: who wakes up wants it at once */
+    uv_mutex_unlock(&disk->crew->mutex);
+}
+
+void disk_push(struct disk *disk, struct job *job) {
+    disk_place(disk, job);
+    /* Without the lock: who wakes up wants it at once. */
+    uv_cond_signal(&disk->crew->more[HAND_DISK]);
 }
 
 struct job *disk_take_done(struct disk *disk) {
-    uv_mutex_lock(&disk->mutex);
+    uv_mutex_lock(&disk->crew->mutex);
     struct job *first = disk->done.first;
     disk->done = (struct job_list){NULL, NULL};
-    uv_mutex_unlock(&disk->mutex);
+    uv_mutex_unlock(&disk->crew->mutex);
     return first;
 }

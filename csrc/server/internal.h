@@ -1,7 +1,8 @@
 /* What the files of server/ share: the parts of a running member, and which thread owns each.
  *
  *     the loop's: net, node, links, status.latest     the disk thread's: disk.jobs
- *     handed over under a mutex of their own: disk (jobs), batches, calls, the state's copy
+ *     handed over under a mutex of their own: calls, the state's copy
+ *     the same, under that of crew: disk (jobs), batches, the loop itself
  *     handed from thread to thread along with a job or a batch: writing
  *
  * Until server_start() and after the loop was joined, all of it belongs to the caller. */
@@ -14,6 +15,7 @@
 #include "node/node.h"
 #include "server/batches.h"
 #include "server/calls.h"
+#include "server/crew.h"
 #include "server/disk.h"
 #include "server/server.h"
 #include "server/writing.h"
@@ -52,13 +54,17 @@ struct server {
     struct link *links;
     struct link *watched;
     uint64_t review_ms; /* when all of these are looked at next */
+    struct crew crew;
+    bool leaving;   /* the loop's: it is left, */
+    enum hand next; /* ... and who is to have it then */
     struct disk disk;
     struct batches batches;
+    uint64_t began_ns; /* the apply thread's: when it got its batch */
     struct writing writing;
     struct calls calls;
     struct state_copy state;
 
-    uv_thread_t thread;  /* the loop's */
+    uv_thread_t thread;  /* the loop's own */
     uint64_t crowded_ms; /* the loop's: when clients that are turned away may be spoken of */
     bool started;
     bool stopping; /* the loop's: node_stop() was called */
@@ -75,7 +81,14 @@ enum status opening_make_node(struct server *server, const struct server_options
 
 /* loop.c: hosting the node. */
 extern const struct net_events LOOP_EVENTS;
-void loop_input(struct server *server); /* before every input to the node */
+void loop_input(struct server *server);     /* before every input to the node */
+void loop_take_done(struct server *server); /* jobs and batches, in their order */
+
+/* shifts.c: what the threads do. */
+void shifts_loop(void *server);
+void shifts_disk(void *server);
+bool shifts_batch_is_small(struct server *server, const struct apply_batch *batch);
+bool shifts_job_is_small(struct server *server, const struct job *job);
 
 /* links.c: the node's connections. */
 void links_flush(struct link *link); /* carry what the node has left for it */

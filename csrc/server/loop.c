@@ -1,4 +1,4 @@
-/* Hosting the node on the loop's thread: inputs in, a turn, outputs out; see node/node.h.
+/* Hosting the node where the loop runs: inputs in, a turn, outputs out; see node/node.h.
  *
  * Decides nothing. Invariants: the node is told the time before each input; an iteration of the
  * loop has at most one turn, after all of its input; what a turn leaves is carried at once. */
@@ -31,6 +31,11 @@ static void take_batches(struct server *server) {
         loop_input(server);
         node_batch_done(server->node, batch);
     }
+}
+
+void loop_take_done(struct server *server) {
+    take_jobs(server);
+    take_batches(server);
 }
 
 static void take_calls(struct server *server) {
@@ -69,13 +74,53 @@ static void take_stop(struct server *server) {
 
 static void on_woken(void *host) {
     struct server *server = host;
-    take_jobs(server);
-    take_batches(server);
+    loop_take_done(server);
     take_calls(server);
     take_stop(server);
 }
 
 /* --- a turn --- */
+
+static void leave(struct server *server, enum hand next) {
+    if (!server->leaving) {
+        server->leaving = true;
+        server->next = next;
+    }
+    net_leave(server->net);
+}
+
+static bool is_waited_for(const struct apply_batch *batch) {
+    for (uint32_t i = 0; i < batch->count; i++) {
+        if (batch->items[i].token != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What is for the thread that runs the loop can be done only by leaving it. */
+static void carry_batch(struct server *server, struct apply_batch *batch) {
+    bool own = server->crew.holder == HAND_APPLY;
+    if (own ||
+        (!server->leaving && shifts_batch_is_small(server, batch) && is_waited_for(batch))) {
+        batches_place(&server->batches, batch);
+        leave(server, HAND_APPLY);
+    } else {
+        batches_push(&server->batches, batch);
+    }
+}
+
+/* A leader does not wait for its own disk: others write the same, and answer meanwhile. */
+static void carry_job(struct server *server, struct job *job) {
+    bool own = server->crew.holder == HAND_DISK;
+    if (own || (!server->leaving && shifts_job_is_small(server, job) &&
+                !node_leads_others(server->node))) {
+        disk_place(&server->disk, job);
+        leave(server, HAND_DISK);
+    } else {
+        disk_push(&server->disk, job);
+    }
+}
 
 /* Peers first: the way over them is the longest, and whom we wake here may take the processor
  * from us at once. Then the disk and the machine, which work while clients are written to. */
@@ -89,10 +134,10 @@ static void carry(struct server *server) {
         links_flush(node_conn_host(conn));
     }
     while ((job = node_take_job(node)) != NULL) {
-        disk_push(&server->disk, job);
+        carry_job(server, job);
     }
     while ((batch = node_take_batch(node)) != NULL) {
-        batches_push(&server->batches, batch);
+        carry_batch(server, batch);
     }
     while ((conn = node_take_dirty(node)) != NULL) {
         links_flush(node_conn_host(conn));

@@ -116,6 +116,6 @@ enum status opening_make_node(struct server *server, const struct server_options
         server->node = NULL;
         return status;
     }
-    disk_init(&server->disk, backend, &server->writing, server->net);
+    disk_init(&server->disk, backend, &server->writing, &server->crew);
     return STATUS_OK;
 }

@@ -1,6 +1,6 @@
 /* The life of a running member: open, start, stop, close; see server.h.
  *
- * Invariant: the loop and the disk thread exist exactly between server_start() and
+ * Invariant: the loop's thread and the disk's exist exactly between server_start() and
  * server_close(); outside of that everything belongs to the caller's thread. */
 #include "server/server.h"
 
@@ -13,7 +13,8 @@
 /* --- opening --- */
 
 static void init_parts(struct server *server) {
-    batches_init(&server->batches, server->net);
+    crew_init(&server->crew);
+    batches_init(&server->batches, &server->crew);
     calls_init(&server->calls, server->net);
     state_init(&server->state);
     int result = uv_mutex_init(&server->mutex);
@@ -25,6 +26,7 @@ static void clear_parts(struct server *server) {
     calls_clear(&server->calls);
     state_clear(&server->state);
     uv_mutex_destroy(&server->mutex);
+    crew_clear(&server->crew);
 }
 
 /* The address first: whose port is taken never touches the directory of the one who has it. */
@@ -72,18 +74,14 @@ const char *server_address(const struct server *server) {
 
 /* --- running --- */
 
-static void run_loop(void *argument) {
-    struct server *server = argument;
-    net_run(server->net);
-    batches_end(&server->batches);
-}
-
 static enum status start_threads(struct server *server, struct error *error) {
-    enum status status = server->disk.started ? STATUS_OK : disk_start(&server->disk, error);
+    enum status status = server->disk.started
+                             ? STATUS_OK
+                             : disk_start(&server->disk, shifts_disk, server, error);
     if (status != STATUS_OK) {
         return status;
     }
-    int result = uv_thread_create(&server->thread, run_loop, server);
+    int result = uv_thread_create(&server->thread, shifts_loop, server);
     if (result != 0) {
         return error_set(error, STATUS_NO_MEMORY, "cannot start the loop's thread: %s",
                          uv_strerror(result));
@@ -142,17 +140,8 @@ void server_close(struct server *server) {
 
 /* --- for the other threads --- */
 
-struct apply_batch *server_wait_batch(struct server *server, uint32_t timeout_ms,
-                                      bool *stopped) {
-    return batches_wait(&server->batches, timeout_ms, stopped);
-}
-
 struct writing *server_writing(struct server *server) {
     return &server->writing;
-}
-
-void server_finish_batch(struct server *server, struct apply_batch *batch) {
-    batches_finish(&server->batches, batch);
 }
 
 enum status server_call(struct server *server, struct span line, uint32_t timeout_ms,

@@ -5,6 +5,9 @@
  *   apply  the caller's own thread: it takes batches with server_wait_batch(), runs them and
  *          gives them back with server_finish_batch(). The only one that knows about Python.
  *
+ * Where there is little to do, the apply thread runs the loop while it waits, and so does the
+ * disk thread (server/crew.h).
+ *
  * Life: server_open (binds, opens the directory) -> server_start (threads) -> wait/finish ...
  * until wait returns NULL with *stopped -> server_close (joins, frees). */
 #ifndef RAFTPICO_SERVER_SERVER_H
@@ -50,7 +53,7 @@ void server_stop(struct server *server);
 void server_close(struct server *server);
 
 /* Apply thread: the next batch, or NULL after `timeout_ms` or when the server stopped
- * (*stopped). Blocks; call it without the GIL. */
+ * (*stopped). Blocks, and may run the loop meanwhile; call it without the GIL. */
 struct apply_batch *server_wait_batch(struct server *server, uint32_t timeout_ms,
                                       bool *stopped);
 void server_finish_batch(struct server *server, struct apply_batch *batch);

@@ -147,7 +147,7 @@ static void test_connections(void) {
     dial(&host, "nonsense", REFUSED);
     dial(&host, host.address, DROPPED);
     dial(&host, named, DROPPED);
-    net_run(host.net);
+    CHECK(!net_run(host.net, NET_NEVER_MS));
     CHECK(host.connected == SENDERS);
     net_close(host.net);
 }
