@@ -85,6 +85,12 @@ def test_node_reads() -> None:
     assert run(build("test_node_reads", sources, libs=["-ljansson"])) == "ok\n"
 
 
+def test_node_gather() -> None:
+    """Commands for which nobody waits reach the machine together, and nobody waits for them."""
+    sources = ["tests/c/test_node_gather.c", *HOST]
+    assert run(build("test_node_gather", sources, libs=["-ljansson"])) == "ok\n"
+
+
 def test_node_time() -> None:
     """The log's time goes on where a clock was far ahead once, and sessions still expire."""
     sources = ["tests/c/test_node_time.c", *HOST]

@@ -102,6 +102,8 @@
 #endif
 #define APPLY_BATCH_BYTES_MAX (4u * 1024 * 1024)
 #define APPLY_OUTPUT_BYTES_MAX (64ull * 1024 * 1024) /* of a batch: then the rest runs later */
+#define APPLY_GATHER_MS 2u         /* a batch for which nobody waits is handed over by then, */
+#define APPLY_GATHER_ITEMS_MAX 64u /* ... or when it holds so many */
 #define APPLY_BATCHES_MAX 2u       /* with the apply thread: one running, one waiting */
 #define DISK_BATCH_BYTES_MAX (16u * 1024 * 1024) /* written and synced at once */
 #ifndef COMPACT_KEEP_ENTRIES

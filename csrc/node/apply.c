@@ -39,6 +39,10 @@ bool apply_has_room(const struct node *node) {
 
 static struct apply_item *add_item(struct node *node, enum apply_kind kind, struct span input) {
     struct apply_item *item = apply_batch_add(filling(node), kind, input);
+    if (item == filling(node)->items) {
+        node->applies.gather_until_ms = node->now_ms + APPLY_GATHER_MS;
+    }
+    node->applies.urgent = node->applies.urgent || kind != APPLY_COMMAND;
     item->index = node->applies.handed;
     item->term = raft_term_at(node->raft, node->applies.handed);
     item->time_ms = node->applies.handed_time_ms;
@@ -202,6 +206,7 @@ static void hand_command(struct node *node, const struct entry *entry) {
     }
     if (pending != NULL) {
         pending->handed = true;
+        node->applies.urgent = node->applies.urgent || pending->caller.conn != NULL;
     }
     if (entry->session.size > 0 && !session_applies(node, entry, pending)) {
         return;
@@ -335,6 +340,7 @@ void apply_notice(struct node *node, const char *level, const char *event, const
     buffer_append_char(&json, '}');
     if (apply_has_room(node)) {
         apply_batch_add(filling(node), APPLY_NOTICE, buffer_span(&json));
+        node->applies.urgent = true;
     }
     buffer_free(&json);
 }
@@ -405,6 +411,22 @@ static void command_done(struct node *node, const struct apply_batch *batch,
 }
 
 /* --- batches out and back --- */
+/* Of a batch for which nobody waits here. Each costs the machine's thread two wake-ups; whoever
+ * comes next is behind it in the same batch, so no query sees less for that. */
+static bool may_gather(const struct node *node) {
+    const struct applies *applies = &node->applies;
+    return !applies->urgent && !node->stopping && !node->stopped &&
+           applies->filling->count < APPLY_GATHER_ITEMS_MAX &&
+           node->now_ms < applies->gather_until_ms;
+}
+
+uint64_t apply_deadline_ms(const struct node *node) {
+    const struct applies *applies = &node->applies;
+    bool gathers = applies->filling != NULL && applies->filling->count > 0 &&
+                   applies->outstanding < APPLY_BATCHES_MAX && may_gather(node);
+    return gathers ? applies->gather_until_ms : UINT64_MAX;
+}
+
 void apply_hand_over(struct node *node) {
     struct applies *applies = &node->applies;
     if (applies->filling == NULL || applies->filling->count == 0) {
@@ -414,11 +436,12 @@ void apply_hand_over(struct node *node) {
         }
         return;
     }
-    if (applies->outstanding == APPLY_BATCHES_MAX) {
+    if (applies->outstanding == APPLY_BATCHES_MAX || may_gather(node)) {
         return;
     }
     struct apply_batch *batch = applies->filling;
     applies->filling = NULL;
+    applies->urgent = false;
     applies->local_count = 0;
     applies->local_bytes = 0;
     applies->through[applies->outstanding++] = applies->handed;

@@ -358,6 +358,7 @@ uint64_t node_deadline_ms(const struct node *node) {
     }
     uint64_t deadline = earlier(raft_deadline_ms(node->raft), peers_deadline_ms(node));
     deadline = earlier(deadline, admin_deadline_ms(node));
+    deadline = earlier(deadline, apply_deadline_ms(node));
     bool waiting = node->pendings.count > 0 || node->reads.count > 0 ||
                    node->applies.slots_used > 0 || node->snapshots.taking ||
                    node->quarantined || node->writing;

@@ -150,6 +150,8 @@ struct query_slot {
 
 struct applies {
     struct apply_batch *filling; /* NULL: none begun */
+    bool urgent;                 /* somebody waits for what that one gives, */
+    uint64_t gather_until_ms;    /* ... and if not, it waits until then for more */
     struct apply_batch *ready;   /* complete, not taken yet (a list) */
     struct apply_batch *ready_last;
     struct apply_batch *spare;
@@ -187,6 +189,7 @@ void apply_read_done(struct node *node, struct job *job);
 void apply_restore(struct node *node, struct cargo *cargo); /* takes it */
 void apply_expire(struct node *node);
 void apply_hand_over(struct node *node); /* end of the turn: what was filled may be taken */
+uint64_t apply_deadline_ms(const struct node *node);
 void apply_load_tags(struct node *node, const struct snapshot_header *header);
 
 #endif
