@@ -56,6 +56,9 @@
 #endif
 #define IN_FLIGHT_MAX 4096u /* of all connections: then one that has some is not read */
 #define HELD_LOOKED_AT 16u  /* clients whose lines wait: so many go on in a turn in any case */
+/* Of clients' lines and what they are answered at once, in a turn: the rest is for the next. */
+#define TURN_BYTES_MAX (512u * 1024)
+#define TURN_SHARE_BYTES_LEAST (8u * 1024) /* of one client whose lines wait */
 #define EXPECTED_BYTES_MAX (1ull * 1024 * 1024) /* answers of all: as IN_FLIGHT_MAX */
 #define ANSWER_BYTES_GUESS 4096u                /* expected before there were any answers */
 #define IN_FLIGHT_SHARED_MAX 256u /* the same while other connections wait as well */

@@ -29,6 +29,7 @@ enum conn_kind {
 struct held_list {
     struct node_conn *first;
     struct node_conn *last;
+    uint32_t count;
 };
 
 /* What all clients' connections come to together. A turn costs no more for those that have to
@@ -36,6 +37,9 @@ struct held_list {
 struct load {
     struct held_list held;       /* a turn looks at them in this order, */
     uint64_t turn;               /* ... and then at none again before the next turn */
+    uint64_t turn_bytes;         /* of lines and of answers to them at once, since it began */
+    uint64_t turn_bytes_max;     /* no line is taken past so many */
+    bool cut_short;              /* the next turn is to come at once: lines wait for that */
     struct held_list full;       /* when their host has less unsent, or the pressure ends */
     bool full_by_pressure;       /* some of them would not be full without it */
     struct held_list unfinished; /* lines of some size, by when they began */

@@ -15,6 +15,7 @@
 
 static void enlist(struct node_conn *conn, struct held_list *list) {
     conn->held_in = list;
+    list->count++;
     conn->next_held = NULL;
     conn->held_before = list->last;
     if (list->last == NULL) {
@@ -40,6 +41,7 @@ void held_let_go(struct node_conn *conn) {
     } else {
         conn->next_held->held_before = conn->held_before;
     }
+    list->count--;
     conn->held_in = NULL;
     conn->next_held = conn->held_before = NULL;
 }

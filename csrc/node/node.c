@@ -25,6 +25,7 @@ struct node *node_new(const struct node_options *options) {
     node->snapshot_log_bytes = options->snapshot_log_bytes > 0 ? options->snapshot_log_bytes
                                                                : SNAPSHOT_LOG_BYTES_DEFAULT;
     node->load.answer_bytes = ANSWER_BYTES_GUESS;
+    node->load.turn_bytes_max = TURN_BYTES_MAX;
     random_seed(&node->random, options->seed);
     entries_init(&node->entries, 0, 0, 0);
     pending_init(&node->pendings);
@@ -317,6 +318,7 @@ static void forget_old_lines(struct node *node) {
 /* --- the turn --- */
 void node_turn(struct node *node) {
     if (node->stopped) {
+        conn_go_on(node);
         apply_hand_over(node); /* what it has to say; the core is not stepped any more */
         return;
     }
@@ -347,9 +349,9 @@ static uint64_t earlier(uint64_t a, uint64_t b) {
 
 uint64_t node_deadline_ms(const struct node *node) {
     if (node->stopped) {
-        return node->stop_deadline_ms;
+        return node->load.cut_short ? node->now_ms : node->stop_deadline_ms;
     }
-    if (raft_has_actions(node->raft)) {
+    if (node->load.cut_short || raft_has_actions(node->raft)) {
         return node->now_ms;
     }
     uint64_t deadline = earlier(raft_deadline_ms(node->raft), peers_deadline_ms(node));

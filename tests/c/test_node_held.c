@@ -104,6 +104,48 @@ static void test_whoever_leaves_is_forgotten(void) {
     }
 }
 
+/* --- what is answered at once --- */
+
+#define FLOOD_CLIENTS 40
+#define FLOOD_LINES 90
+
+/* Many clients ask for what needs no machine and no leader: together for more than is said in a
+ * turn, and each for less than would lie unread too long. */
+static void test_a_flood_of_what_is_answered_at_once_is_cut_short(void) {
+    start();
+    struct buffer lines;
+    buffer_init(&lines);
+    for (int i = 0; i < FLOOD_LINES; i++) {
+        buffer_append_text(&lines, "{\"jsonrpc\":\"2.0\",\"id\":1,"
+                                   "\"method\":\"GetServerState\"}\n");
+    }
+    struct nodehost_end *ends[FLOOD_CLIENTS];
+    size_t said = 0;
+    for (int i = 0; i < FLOOD_CLIENTS; i++) {
+        ends[i] = nodehost_open(&host);
+        nodehost_receive(&host, ends[i], buffer_span(&lines));
+        said += buffer_count(node_conn_out(ends[i]->conn));
+    }
+    CHECK(said >= TURN_BYTES_MAX / 2 && said < TURN_BYTES_MAX + 4096);
+    CHECK(node_read_bytes_max(host.node) == CLIENT_IN_PRESSED_BYTES_MAX);
+    CHECK(!node_conn_wants_input(ends[FLOOD_CLIENTS - 1]->conn));
+    node_turn(host.node); /* goes on with some of each, and wants the next one at once */
+    CHECK(node_deadline_ms(host.node) == host.now_ms);
+    CHECK(buffer_count(node_conn_out(ends[FLOOD_CLIENTS - 1]->conn)) > 0);
+    nodehost_turn(&host);
+    CHECK(node_deadline_ms(host.node) > host.now_ms);
+    for (int i = 0; i < FLOOD_CLIENTS; i++) {
+        struct span sent = buffer_span(&ends[i]->sent);
+        size_t count = 0;
+        for (size_t at = 0; at < sent.size; at++) {
+            count += sent.data[at] == '\n';
+        }
+        CHECK(count == FLOOD_LINES && node_conn_wants_input(ends[i]->conn));
+    }
+    buffer_free(&lines);
+    nodehost_clear(&host);
+}
+
 /* --- unfinished lines ------------------------------------------------------------------------ */
 
 #define PIECE (2 * CLIENT_IN_PRESSED_BYTES_MAX)
@@ -215,6 +257,7 @@ static void test_a_stranger_carries_nothing(void) {
 }
 
 int main(void) {
+    test_a_flood_of_what_is_answered_at_once_is_cut_short();
     test_unfinished_lines_are_bounded();
     test_what_began_long_ago_makes_room();
     test_a_line_that_ends_is_no_old_one();
