@@ -212,7 +212,7 @@ static void hand_command(struct node *node, const struct entry *entry) {
     item->time_ms = entry->time_ms;
     item->wants_output = entry->session.size > 0; /* for the repeats that may come */
     if (pending != NULL) {
-        item->wants_output = item->wants_output || pending->caller.conn != NULL;
+        item->wants_output = item->wants_output || pending->caller.id != NULL;
         item->token = COMMAND_TOKEN | sequence;
     }
 }

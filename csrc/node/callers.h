@@ -96,7 +96,8 @@ static inline size_t conn_faded_max(size_t past, size_t bytes) {
     size_t faded = past - past / 1024;
     return bytes > faded ? bytes : faded;
 }
-void conn_wait(struct node_conn *conn); /* one waiting request more */
+/* One waiting request more; `hears`: it is to be answered. */
+void conn_wait(struct node_conn *conn, bool hears);
 void conn_go_on(struct node *node); /* with the lines that were held, a share of each in turn */
 struct node_conn *conn_new(void *host, enum conn_kind kind);
 void conn_release(struct node_conn *conn); /* one waiting request fewer; frees a gone one */
@@ -119,10 +120,10 @@ bool held_input_is_pressed(const struct load *load);
 struct gather; /* the answers of a JSON-RPC batch, collected */
 
 struct caller {
-    struct node_conn *conn; /* NULL: nobody (a notification, or answered) */
+    struct node_conn *conn; /* NULL: nobody, or answered */
     struct gather *gather;  /* NULL: not part of a batch */
     bool wants_index;       /* the result says at which index it was made */
-    char *id;               /* raw JSON text; points to id_inline or to the heap */
+    char *id; /* raw JSON text; points to id_inline or to the heap; NULL: a notification */
     uint32_t id_size;
     char id_inline[20];
 };

@@ -20,7 +20,7 @@ static void conn_free(struct node_conn *conn) {
     memory_free(conn);
 }
 
-void conn_wait(struct node_conn *conn) {
+void conn_wait(struct node_conn *conn, bool hears) {
     struct load *load = conn->load;
     if (load == NULL) {
         conn->waiting++;
@@ -28,6 +28,7 @@ void conn_wait(struct node_conn *conn) {
     }
     /* Of a connection that has had no answer yet, others' say what to expect. */
     uint64_t bytes = conn->answered ? conn->answer_bytes : load->answer_bytes;
+    bytes = hears ? bytes : 0;
     conn->expected += bytes;
     load->expected += bytes;
     load->waiting++;

@@ -146,6 +146,26 @@ static void test_a_flood_of_what_is_answered_at_once_is_cut_short(void) {
     nodehost_clear(&host);
 }
 
+/* Nobody hears what comes of a notification, but it is in flight as long as any other request:
+ * or one client's would fill the queue that all commands wait in. */
+static void test_notifications_are_in_flight(void) {
+    static const char NOTE[] =
+        "{\"jsonrpc\":\"2.0\",\"method\":\"Apply\",\"params\":[\"Command\",1]}\n";
+    start();
+    for (uint32_t i = 0; i < IN_FLIGHT_PER_CLIENT_MAX + 10; i++) {
+        nodehost_receive(&host, clients[1], SPAN(NOTE));
+    }
+    CHECK(host.node->pendings.count == IN_FLIGHT_PER_CLIENT_MAX && is_held(1));
+    CHECK(host.node->load.waiting == IN_FLIGHT_PER_CLIENT_MAX);
+    CHECK(host.node->load.expected == 0); /* no answers that would take room */
+    ask(2);
+    CHECK(answers(2) == 1);
+    nodehost_turn(&host);
+    CHECK(host.node->pendings.count == 0 && host.node->load.waiting == 0 && !is_held(1));
+    CHECK(buffer_count(&clients[1]->sent) == 0);
+    nodehost_clear(&host);
+}
+
 /* --- unfinished lines ------------------------------------------------------------------------ */
 
 #define PIECE (2 * CLIENT_IN_PRESSED_BYTES_MAX)
@@ -257,6 +277,7 @@ static void test_a_stranger_carries_nothing(void) {
 }
 
 int main(void) {
+    test_notifications_are_in_flight();
     test_a_flood_of_what_is_answered_at_once_is_cut_short();
     test_unfinished_lines_are_bounded();
     test_what_began_long_ago_makes_room();
