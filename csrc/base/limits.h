@@ -142,6 +142,8 @@
 #define FINISH_TIMEOUT_MS 2000u     /* a closing connection has this long to take the rest */
 #define FINISH_STOP_TIMEOUT_MS 500u /* the same when the server stops */
 #define FINISH_BYTES_MAX (16ull * 1024 * 1024) /* read and dropped meanwhile */
+/* Unsent to all closing connections: past that one more is broken at once. */
+#define FINISH_UNSENT_BYTES_MAX (64u * 1024 * 1024)
 #define KEEPALIVE_SECONDS 60u
 #define SNAPSHOT_IO_BYTES (1024u * 1024) /* of a snapshot, read at once */
 /* Of our own snapshot, read back and checked between two writes of the log. */
