@@ -62,8 +62,9 @@ struct node_conn {
     struct peer_message *message; /* PEER_*: the line that was read last; owned */
     struct buffer out;
     size_t unsent;             /* bytes the host holds */
-    size_t seen_backlog;       /* of a full one, as last seen; 0: it is not full */
-    uint64_t taken_ms;         /* when a full one last took something, or became full */
+    bool took;                 /* some of it, since it was last looked at */
+    bool seen_behind;          /* when it was last looked at */
+    uint64_t taken_ms;         /* of one that is behind: when it last took, or came to be so */
     struct held_list *held_in; /* of the load's; NULL: nothing waits */
     struct node_conn *next_held;
     struct node_conn *held_before;

@@ -114,9 +114,10 @@ void node_conn_set_unsent(struct node_conn *conn, size_t bytes) {
     }
     load->out_bytes += bytes;
     load->out_bytes -= conn->unsent;
+    conn->took = conn->took || bytes < conn->unsent;
     conn->unsent = bytes;
-    if (conn_backlog(conn) < held_backlog_max(load)) {
-        conn->seen_backlog = 0; /* not full: when it is again, its time begins anew */
+    if (!node_conn_is_behind(conn)) {
+        conn->seen_behind = false; /* when it is again, its time begins anew */
     }
     held_review(conn);
 }
@@ -174,16 +175,21 @@ bool node_conn_wants_input(const struct node_conn *conn) {
 }
 
 bool node_conn_is_stuck(struct node *node, struct node_conn *conn) {
-    size_t backlog = conn_backlog(conn);
-    if (conn->kind != CONN_CLIENT || backlog < held_backlog_max(conn->load)) {
+    if (!node_conn_is_behind(conn)) {
         return false;
     }
-    if (conn->seen_backlog == 0 || backlog < conn->seen_backlog) {
+    if (conn->took || !conn->seen_behind) {
         conn->taken_ms = node->now_ms;
     }
-    conn->seen_backlog = backlog;
-    return node->now_ms - conn->taken_ms >=
-           (held_is_pressed(conn->load) ? CLIENT_STALL_PRESSED_MS : CLIENT_STALL_MS);
+    conn->took = false;
+    conn->seen_behind = true;
+    return conn_backlog(conn) >= held_backlog_max(conn->load) &&
+           node->now_ms - conn->taken_ms >=
+               (held_is_pressed(conn->load) ? CLIENT_STALL_PRESSED_MS : CLIENT_STALL_MS);
+}
+
+bool node_conn_is_behind(const struct node_conn *conn) {
+    return conn->kind == CONN_CLIENT && conn_backlog(conn) >= CLIENT_OUT_PRESSED_BYTES_MAX;
 }
 
 bool node_conn_waiting(const struct node_conn *conn) {
