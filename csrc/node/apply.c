@@ -116,6 +116,15 @@ void apply_expire(struct node *node) {
     }
 }
 
+void apply_fail_all(struct node *node, enum rpc_code code, const char *reason) {
+    for (uint32_t i = 0; i < node->applies.slot_count; i++) {
+        struct query_slot *slot = &node->applies.slots[i];
+        if (slot->used) {
+            caller_refuse(node, &slot->caller, code, "not_applied", reason);
+        }
+    }
+}
+
 /* --- commands --- */
 static struct entry_tag *find_tag(struct applies *applies, uint64_t server) {
     for (uint32_t i = 0; i < applies->tag_count; i++) {

@@ -149,6 +149,7 @@ void node_fail(struct node *node, enum status status, const char *reason) {
     execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_STEP_DOWN});
     pending_fail_all(node, RPC_STORAGE_FAILURE, node->failure.text);
     reads_fail_all(node, RPC_STORAGE_FAILURE, node->failure.text);
+    apply_fail_all(node, RPC_STORAGE_FAILURE, node->failure.text);
     admin_fail_all(node, RPC_STORAGE_FAILURE, node->failure.text);
     peers_hang_up_all(node);
     node->stopped = true;
@@ -207,6 +208,7 @@ static void try_to_stop(struct node *node) {
     if ((!leading && !busy) || node->now_ms >= node->stop_deadline_ms) {
         pending_fail_all(node, RPC_UNKNOWN_RESULT, "the server is stopping");
         reads_fail_all(node, RPC_NO_LEADER, "the server is stopping");
+        apply_fail_all(node, RPC_NO_LEADER, "the server is stopping");
         admin_fail_all(node, RPC_UNKNOWN_RESULT, "the server is stopping");
         node->stopped = true;
     }
