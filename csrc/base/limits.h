@@ -167,6 +167,9 @@ STATIC_ASSERT(DESCRIPTORS_RESERVED >= EXTRA_CONNECTIONS_MAX + 3 * MEMBERS_MAX, "
 #define RAFT_HEARTBEATS_PER_TIMEOUT 3u
 #define COMMIT_NOTICE_MS 2u /* a member that waits for no entry learns of its commit by then */
 #define RAFT_OFFERS_PER_HEARTBEAT 4u /* how often a peer with a full queue is offered again */
+/* By so many terms a message may be ahead of us: months of elections that fail, one after the
+ * other. What is further ahead would have us use up all terms that there are. */
+#define RAFT_TERMS_AHEAD_MAX (1ull << 24)
 #define RAFT_DEPARTING_TIMEOUTS 10u  /* a removed peer is kept informed for at most so long */
 
 /* --- default election timing, milliseconds (CreateCluster) --- */
