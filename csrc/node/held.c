@@ -91,10 +91,12 @@ void held_heed_pressure(struct load *load) {
 
 /* --- unfinished lines --- */
 
+/* What a peer sends is bounded by itself, and presses no client. */
 static void count_input(struct node_conn *conn) {
-    conn->load->in_bytes += conn->in.capacity;
+    size_t bytes = conn->peer == NULL ? conn->in.capacity : 0;
+    conn->load->in_bytes += bytes;
     conn->load->in_bytes -= conn->counted_bytes;
-    conn->counted_bytes = conn->in.capacity;
+    conn->counted_bytes = bytes;
 }
 
 static void give_up(struct node *node, struct node_conn *conn) {

@@ -276,7 +276,31 @@ static void test_a_stranger_carries_nothing(void) {
     nodehost_clear(&host);
 }
 
+/* Nor does one that may be a peer: what it lets us wait for is not its clients' trouble. */
+static void test_a_peers_input_presses_no_client(void) {
+    static const char HELLO[] =
+        "{\"type\":\"hello\",\"protocol\":%u,\"cluster\":\"%s\",\"node\":9,"
+        "\"incarnation\":1,\"addr\":\"127.0.0.1:1\",\"to\":1}\n";
+    start();
+    char line[256];
+    snprintf(line, sizeof(line), HELLO, (unsigned)PEER_PROTOCOL, host.node->meta.cluster_id);
+    nodehost_receive(&host, clients[0], (struct span){line, strlen(line)});
+    nodehost_receive(&host, clients[0],
+                     SPAN("{\"type\":\"propose\",\"term\":1,\"again\":false,\"count\":1,"
+                          "\"bytes\":4000000}\n"));
+    send_piece(clients[0], 2 * CLIENTS_IN_BYTES_MAX);
+    CHECK(!clients[0]->closing && buffer_count(&clients[0]->conn->in) > CLIENTS_IN_BYTES_MAX);
+    CHECK(node_read_bytes_max(host.node) == READ_BYTES_MAX);
+    send_piece(clients[1], PIECE);
+    CHECK(!was_given_up(clients[1]));
+    nodehost_close(&host, clients[0]);
+    nodehost_close(&host, clients[1]);
+    CHECK(host.node->load.in_bytes == 0);
+    nodehost_clear(&host);
+}
+
 int main(void) {
+    test_a_peers_input_presses_no_client();
     test_notifications_are_in_flight();
     test_a_flood_of_what_is_answered_at_once_is_cut_short();
     test_unfinished_lines_are_bounded();
