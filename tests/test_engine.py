@@ -104,7 +104,7 @@ def test_node_admin() -> None:
 
 
 def test_node_held() -> None:
-    """Clients that do not read cost a turn nothing, and go on when they do."""
+    """A turn has an end, however many ask; clients that do not read cost it nothing."""
     sources = ["tests/c/test_node_held.c", *HOST]
     flags = ["-DCLIENTS_IN_BYTES_MAX=131072"]
     assert run(build("test_node_held", sources, libs=["-ljansson"], flags=flags)) == "ok\n"

@@ -153,6 +153,27 @@ def test_bound_of_a_server_that_stops(make_cluster: MakeCluster) -> None:
         stopping.join()
 
 
+def test_bound_of_a_server_that_stops_with_a_stuck_machine(make_cluster: MakeCluster) -> None:
+    """What the machine has been given, and will not do in time, is answered as well."""
+    command = (sys.executable, str(Path(__file__).with_name("machines.py")), "slow")
+    cluster = make_cluster(1, command=command, durable=False)
+    with cluster[0].connect() as connection:
+        connection.send(apply_request({"sleep": 2 * STOP_SECONDS}, "Command", 0))
+        wait_for("it sleeps", lambda: is_behind(cluster[0]))
+        connection.send(*ALL[:6])
+        connection.send(request("GetServerState", None, 9))
+        early = answers_within(connection, 2, 0)  # the one who looks waits for nobody
+        stopping = threading.Thread(target=cluster[0].terminate)
+        stopping.start()
+        answers = early | answers_within(connection, 6, STOP_SECONDS)
+        assert set(answers) == {0, 1, 2, 3, 4, 5, 6, 9}
+        assert {code_of(answers[number]) for number in (0, 1, 6)} == {107}
+        assert {code_of(answers[number]) for number in (2, 3, 5)} == {108}
+        with pytest.raises(Closed):
+            connection.receive()
+        stopping.join()
+
+
 # --- limits -----------------------------------------------------------------------------------
 
 

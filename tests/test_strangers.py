@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -154,6 +156,30 @@ def test_half_open_connections(lone: Cluster) -> None:
             assert connection.receive()["result"] == 1
         with pytest.raises(Closed):
             connection.receive()
+
+
+@pytest.mark.parametrize("cluster_id", ["x", "0" * 31, "F" * 32, '"'])
+def test_an_identity_that_no_leader_gives(make_cluster: MakeCluster, cluster_id: str) -> None:
+    """D10: a server that has none yet takes no other, lives on, and can still be added."""
+    cluster = make_cluster(1)
+    blank = cluster.new_member()
+    header = Path(__file__).parent.parent / "csrc" / "wire" / "peer.h"
+    version = re.search(r"#define PEER_PROTOCOL (\d+)", header.read_text())
+    assert version
+    with blank.connect() as stranger:
+        hello = {"type": "hello", "protocol": int(version[1]), "cluster": "", "node": 0}
+        say(stranger, {**hello, "incarnation": 1, "addr": "127.0.0.1:1", "to": 0})
+        assert stranger.receive()["type"] == "welcome"
+        say(stranger, {"type": "join", "cluster": cluster_id, "node": 5})
+        with pytest.raises(Closed):
+            stranger.receive()
+    state = blank.state()
+    assert state["node_id"] is None and "storage_failure" not in state
+    assert len(cluster[0].result("AddServer", {"addr": blank.address})["members"]) == 2
+
+
+def say(stranger: Connection, message: dict[str, object]) -> None:
+    stranger.send_bytes(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
 
 def resident_bytes(member: Member) -> int:

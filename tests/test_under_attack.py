@@ -224,6 +224,49 @@ def test_a_thousand_clients_that_never_read(
     check_never_read(target, 1000, answers, answer_bytes)
 
 
+def ask_big(client: socket.socket, count: int) -> None:
+    client.sendall(lines(*[apply_request({"Get": "big"}, "LocalQuery")] * count))
+
+
+def small_window(target: Member) -> socket.socket:
+    return never_reads(target, b"")
+
+
+def test_clients_that_stop_reading_before_the_limit(target: Member) -> None:
+    """Each has less unread than it may have, and asks for no more; all of them together have
+    too much. They are closed as well, or the pressure would never end for the others."""
+    size, clients = 100_000, 200
+    result_of(target.apply({"Put": ["big", "x" * size]}))
+    # The system takes some 2.5 MiB; where it takes less they come to the limit, and are closed.
+    count = (limit("CLIENT_OUT_BYTES_MAX") + 2 * MIB) // size - 4
+
+    def read_slowly(client: socket.socket) -> bool:
+        left = count * size
+        with contextlib.suppress(ConnectionError):
+            while left > 0 and (piece := client.recv(MIB)):
+                left -= len(piece)
+        return left <= 0
+
+    def some_may_be_slow() -> bool:
+        """Whether they may leave as much unread for two seconds: nothing presses."""
+        with contextlib.ExitStack() as stack:
+            slow = [stack.enter_context(small_window(target)) for _ in range(4)]
+            for client in slow:
+                client.setblocking(True)
+                ask_big(client, count)
+            time.sleep(2 * limit("CLIENT_STALL_PRESSED_MS") / 1000)
+            return all(read_slowly(client) for client in slow)
+
+    assert some_may_be_slow()
+    with contextlib.ExitStack() as stack:
+        for _ in range(clients):
+            client = stack.enter_context(small_window(target))
+            client.setblocking(True)
+            ask_big(client, count)
+        time.sleep(3 * limit("CLIENT_STALL_PRESSED_MS") / 1000)
+        assert some_may_be_slow()
+
+
 def test_lines_that_never_end(target: Member) -> None:
     """A megabyte each, of 300 clients: what is unfinished is bounded for all together."""
     data = b"[" + b"1," * (MIB // 2 - 8)

@@ -56,6 +56,9 @@
 #endif
 #define IN_FLIGHT_MAX 4096u /* of all connections: then one that has some is not read */
 #define HELD_LOOKED_AT 16u  /* clients whose lines wait: so many go on in a turn in any case */
+/* Of clients' lines and what they are answered at once, in a turn: the rest is for the next. */
+#define TURN_BYTES_MAX (512u * 1024)
+#define TURN_SHARE_BYTES_LEAST (8u * 1024) /* of one client whose lines wait */
 #define EXPECTED_BYTES_MAX (1ull * 1024 * 1024) /* answers of all: as IN_FLIGHT_MAX */
 #define ANSWER_BYTES_GUESS 4096u                /* expected before there were any answers */
 #define IN_FLIGHT_SHARED_MAX 256u /* the same while other connections wait as well */
@@ -146,6 +149,8 @@
 #define FINISH_TIMEOUT_MS 2000u     /* a closing connection has this long to take the rest */
 #define FINISH_STOP_TIMEOUT_MS 500u /* the same when the server stops */
 #define FINISH_BYTES_MAX (16ull * 1024 * 1024) /* read and dropped meanwhile */
+/* Unsent to all closing connections: past that one more is broken at once. */
+#define FINISH_UNSENT_BYTES_MAX (64u * 1024 * 1024)
 #define KEEPALIVE_SECONDS 60u
 #define SNAPSHOT_IO_BYTES (1024u * 1024) /* of a snapshot, read at once */
 /* Of our own snapshot, read back and checked between two writes of the log. */
@@ -169,6 +174,9 @@ STATIC_ASSERT(DESCRIPTORS_RESERVED >= EXTRA_CONNECTIONS_MAX + 3 * MEMBERS_MAX, "
 #define RAFT_HEARTBEATS_PER_TIMEOUT 3u
 #define COMMIT_NOTICE_MS 2u /* a member that waits for no entry learns of its commit by then */
 #define RAFT_OFFERS_PER_HEARTBEAT 4u /* how often a peer with a full queue is offered again */
+/* By so many terms a message may be ahead of us: months of elections that fail, one after the
+ * other. What is further ahead would have us use up all terms that there are. */
+#define RAFT_TERMS_AHEAD_MAX (1ull << 24)
 #define RAFT_DEPARTING_TIMEOUTS 10u  /* a removed peer is kept informed for at most so long */
 
 /* --- default election timing, milliseconds (CreateCluster) --- */

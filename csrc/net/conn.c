@@ -88,6 +88,8 @@ void net_conn_close_now(struct net_conn *conn) {
     conn->user = NULL;
     net_conn_set_deadline(conn, 0);
     uncount(conn);
+    conn->net->finishing -= conn->finishing;
+    conn->finishing = 0;
     if (conn->dial != NULL && conn->dial->looking_up) {
         uv_cancel((uv_req_t *)&conn->dial->lookup); /* where it has begun it ends by itself */
     }
@@ -270,6 +272,8 @@ static void on_shutdown(uv_shutdown_t *request, int result) {
 static void finish(struct net_conn *conn, uint32_t timeout_ms) {
     conn->stage = NET_FINISHING;
     conn->user = NULL;
+    conn->finishing = net_conn_unsent(conn);
+    conn->net->finishing += conn->finishing;
     net_conn_set_deadline(conn, net_now_ms() + timeout_ms);
     conn->shutdown.data = conn;
     if (uv_shutdown(&conn->shutdown, stream_of(conn), on_shutdown) != 0) {
@@ -279,9 +283,16 @@ static void finish(struct net_conn *conn, uint32_t timeout_ms) {
     }
 }
 
+/* What is unsent is no more the host's to count: many that are closed while they read nothing,
+ * one after the other, would leave as much of it as they like. */
+static bool may_finish(const struct net_conn *conn) {
+    return conn->stage == NET_OPEN &&
+           conn->net->finishing + net_conn_unsent(conn) <= FINISH_UNSENT_BYTES_MAX;
+}
+
 void net_conn_close(struct net_conn *conn) {
     ASSERT(conn->stage != NET_FINISHING);
-    if (conn->stage == NET_OPEN) {
+    if (may_finish(conn)) {
         finish(conn, FINISH_TIMEOUT_MS);
     } else {
         net_conn_close_now(conn);

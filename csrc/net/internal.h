@@ -46,6 +46,7 @@ struct net_conn {
     bool tcp_closed;       /* the close callback has come */
     uint64_t deadline_ms;  /* CONNECTING, FINISHING */
     uint64_t dropped;      /* bytes read and thrown away while FINISHING */
+    size_t finishing;      /* bytes unsent when that began */
     struct net_dial *dial; /* RESOLVING, CONNECTING; NULL afterwards */
     struct net_conn *next; /* in net->conns */
     struct net_conn **link;
@@ -76,6 +77,7 @@ struct net {
     uint32_t accepted_count;
     uint32_t extra_count;
     int32_t timed_count; /* connections with a deadline: the sweeper runs while there are any */
+    size_t finishing;    /* bytes: of all connections that are FINISHING */
     char *read_bytes;    /* READ_BYTES_MAX, for whichever connection is being read */
     size_t client_bytes; /* of these, for a client's */
 };

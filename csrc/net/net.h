@@ -85,8 +85,8 @@ bool net_conn_is_open(const struct net_conn *conn); /* connected: may be written
 void net_conn_pause(struct net_conn *conn); /* read no more, until resumed */
 void net_conn_resume(struct net_conn *conn);
 
-/* Let go of it. What is unsent is still sent, and then closed so that the other side gets it.
- */
+/* Let go of it. What is unsent is still sent, and then closed so that the other side gets it,
+ * unless too much is unsent to such connections already. */
 void net_conn_close(struct net_conn *conn);
 
 #endif

@@ -120,6 +120,15 @@ void apply_expire(struct node *node) {
     }
 }
 
+void apply_fail_all(struct node *node, enum rpc_code code, const char *reason) {
+    for (uint32_t i = 0; i < node->applies.slot_count; i++) {
+        struct query_slot *slot = &node->applies.slots[i];
+        if (slot->used) {
+            caller_refuse(node, &slot->caller, code, "not_applied", reason);
+        }
+    }
+}
+
 /* --- commands --- */
 static struct entry_tag *find_tag(struct applies *applies, uint64_t server) {
     for (uint32_t i = 0; i < applies->tag_count; i++) {
@@ -217,7 +226,7 @@ static void hand_command(struct node *node, const struct entry *entry) {
     item->time_ms = entry->time_ms;
     item->wants_output = entry->session.size > 0; /* for the repeats that may come */
     if (pending != NULL) {
-        item->wants_output = item->wants_output || pending->caller.conn != NULL;
+        item->wants_output = item->wants_output || pending->caller.id != NULL;
         item->token = COMMAND_TOKEN | sequence;
     }
 }

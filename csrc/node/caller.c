@@ -1,8 +1,9 @@
 /* Who waits for an answer, and answering exactly once.
  *
- * A caller is a request with an id on a connection, alone or inside a JSON-RPC batch. Must not
- * know what was asked. Invariant: each caller is answered or dropped once; conn->waiting counts
- * those that are neither yet. */
+ * A caller is a request on a connection, alone or inside a JSON-RPC batch; one without an id
+ * waits like any other, so that it counts as in flight, and hears nothing. Must not know what
+ * was asked. Invariant: each caller is answered or dropped once; conn->waiting counts those
+ * that are neither yet. */
 #include "base/assert.h"
 #include "base/memory.h"
 #include "node/internal.h"
@@ -20,7 +21,7 @@ struct gather *gather_new(struct node_conn *conn) {
     struct gather *gather = memory_must_alloc_zero(sizeof(*gather));
     gather->conn = conn;
     gather->open = 1;
-    conn_wait(conn);
+    conn_wait(conn, true);
     return gather;
 }
 
@@ -54,11 +55,11 @@ static struct buffer *gather_out(struct gather *gather) {
 
 void caller_init(struct caller *caller, struct node_conn *conn, struct gather *gather,
                  const struct rpc_request *request) {
-    *caller = (struct caller){0};
+    *caller = (struct caller){.conn = conn};
+    conn_wait(conn, !request->notification);
     if (request->notification) {
         return;
     }
-    caller->conn = conn;
     caller->gather = gather;
     caller->wants_index = request->index;
     caller->id_size = (uint32_t)request->id.size;
@@ -66,7 +67,6 @@ void caller_init(struct caller *caller, struct node_conn *conn, struct gather *g
                      ? caller->id_inline
                      : memory_must_grow(NULL, request->id.size);
     memcpy(caller->id, request->id.data, request->id.size);
-    conn_wait(conn);
     if (gather != NULL) {
         gather->open++;
     }
@@ -99,7 +99,7 @@ void caller_drop(struct caller *caller) {
     forget(NULL, caller);
 }
 
-/* Where the answer goes, or NULL when nobody can read it any more. */
+/* Where the answer goes, or NULL when nobody can read it any more, or wants to. */
 static struct buffer *answer_out(struct node *node, struct caller *caller) {
     if (caller->conn == NULL || caller->conn->gone) {
         return NULL;
@@ -107,8 +107,8 @@ static struct buffer *answer_out(struct node *node, struct caller *caller) {
     if (caller->gather != NULL) {
         return gather_out(caller->gather);
     }
-    conn_mark_dirty(node, caller->conn);
-    return &caller->conn->out;
+    conn_mark_dirty(node, caller->conn); /* at least it may be read from again */
+    return caller->id == NULL ? NULL : &caller->conn->out;
 }
 
 /* The largest answer of late, slowly forgotten: bounds what may be in flight (conn.c). */
@@ -121,7 +121,7 @@ static void expect_answers(struct node_conn *conn, size_t bytes) {
 }
 
 void caller_result(struct node *node, struct caller *caller, struct span result) {
-    if (caller->conn != NULL) {
+    if (caller->id != NULL) {
         expect_answers(caller->conn, result.size);
     }
     struct buffer *out = answer_out(node, caller);

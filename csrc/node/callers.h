@@ -29,6 +29,7 @@ enum conn_kind {
 struct held_list {
     struct node_conn *first;
     struct node_conn *last;
+    uint32_t count;
 };
 
 /* What all clients' connections come to together. A turn costs no more for those that have to
@@ -36,6 +37,9 @@ struct held_list {
 struct load {
     struct held_list held;       /* a turn looks at them in this order, */
     uint64_t turn;               /* ... and then at none again before the next turn */
+    uint64_t turn_bytes;         /* of lines and of answers to them at once, since it began */
+    uint64_t turn_bytes_max;     /* no line is taken past so many */
+    bool cut_short;              /* the next turn is to come at once: lines wait for that */
     struct held_list full;       /* when their host has less unsent, or the pressure ends */
     bool full_by_pressure;       /* some of them would not be full without it */
     struct held_list unfinished; /* lines of some size, by when they began */
@@ -58,8 +62,9 @@ struct node_conn {
     struct peer_message *message; /* PEER_*: the line that was read last; owned */
     struct buffer out;
     size_t unsent;             /* bytes the host holds */
-    size_t seen_backlog;       /* of a full one, as last seen; 0: it is not full */
-    uint64_t taken_ms;         /* when a full one last took something, or became full */
+    bool took;                 /* some of it, since it was last looked at */
+    bool seen_behind;          /* when it was last looked at */
+    uint64_t taken_ms;         /* of one that is behind: when it last took, or came to be so */
     struct held_list *held_in; /* of the load's; NULL: nothing waits */
     struct node_conn *next_held;
     struct node_conn *held_before;
@@ -92,7 +97,8 @@ static inline size_t conn_faded_max(size_t past, size_t bytes) {
     size_t faded = past - past / 1024;
     return bytes > faded ? bytes : faded;
 }
-void conn_wait(struct node_conn *conn); /* one waiting request more */
+/* One waiting request more; `hears`: it is to be answered. */
+void conn_wait(struct node_conn *conn, bool hears);
 void conn_go_on(struct node *node); /* with the lines that were held, a share of each in turn */
 struct node_conn *conn_new(void *host, enum conn_kind kind);
 void conn_release(struct node_conn *conn); /* one waiting request fewer; frees a gone one */
@@ -115,10 +121,10 @@ bool held_input_is_pressed(const struct load *load);
 struct gather; /* the answers of a JSON-RPC batch, collected */
 
 struct caller {
-    struct node_conn *conn; /* NULL: nobody (a notification, or answered) */
+    struct node_conn *conn; /* NULL: nobody, or answered */
     struct gather *gather;  /* NULL: not part of a batch */
     bool wants_index;       /* the result says at which index it was made */
-    char *id;               /* raw JSON text; points to id_inline or to the heap */
+    char *id; /* raw JSON text; points to id_inline or to the heap; NULL: a notification */
     uint32_t id_size;
     char id_inline[20];
 };

@@ -20,7 +20,7 @@ static void conn_free(struct node_conn *conn) {
     memory_free(conn);
 }
 
-void conn_wait(struct node_conn *conn) {
+void conn_wait(struct node_conn *conn, bool hears) {
     struct load *load = conn->load;
     if (load == NULL) {
         conn->waiting++;
@@ -28,6 +28,7 @@ void conn_wait(struct node_conn *conn) {
     }
     /* Of a connection that has had no answer yet, others' say what to expect. */
     uint64_t bytes = conn->answered ? conn->answer_bytes : load->answer_bytes;
+    bytes = hears ? bytes : 0;
     conn->expected += bytes;
     load->expected += bytes;
     load->waiting++;
@@ -113,9 +114,10 @@ void node_conn_set_unsent(struct node_conn *conn, size_t bytes) {
     }
     load->out_bytes += bytes;
     load->out_bytes -= conn->unsent;
+    conn->took = conn->took || bytes < conn->unsent;
     conn->unsent = bytes;
-    if (conn_backlog(conn) < held_backlog_max(load)) {
-        conn->seen_backlog = 0; /* not full: when it is again, its time begins anew */
+    if (!node_conn_is_behind(conn)) {
+        conn->seen_behind = false; /* when it is again, its time begins anew */
     }
     held_review(conn);
 }
@@ -140,9 +142,9 @@ static bool is_full(const struct load *load) {
     return load->waiting >= IN_FLIGHT_MAX || load->expected >= EXPECTED_BYTES_MAX;
 }
 
-/* Whether a client's next line may be taken now. Of one connection alone much may be in flight,
- * which makes large batches; where others wait too, each waits for the others' shares only. */
-static bool takes_more(const struct node_conn *conn) {
+/* Whether a client's next line has room. Of one connection alone much may be in flight, which
+ * makes large batches; where others wait too, each waits for the others' shares only. */
+static bool has_room(const struct node_conn *conn) {
     const struct load *load = conn->load;
     ASSERT(load != NULL); /* a client's connection */
     uint32_t in_flight_max =
@@ -154,24 +156,40 @@ static bool takes_more(const struct node_conn *conn) {
            conn_backlog(conn) < held_backlog_max(load) && conn->expected < expected_max;
 }
 
+/* What is answered at once is never in flight, but it takes its time: between two turns, with
+ * the heartbeats that they send, there is an end to it however many clients ask. */
+static bool is_cut_short(const struct load *load) {
+    return load->turn_bytes >= load->turn_bytes_max;
+}
+
+/* Whether a client's next line may be taken now. */
+static bool takes_more(const struct node_conn *conn) {
+    return has_room(conn) && !is_cut_short(conn->load);
+}
+
 bool node_conn_wants_input(const struct node_conn *conn) {
     if (conn->kind != CONN_CLIENT) {
         return !conn->closing;
     }
-    return !held_is_in_turn(conn) && takes_more(conn);
+    return !held_is_in_turn(conn) && has_room(conn);
 }
 
 bool node_conn_is_stuck(struct node *node, struct node_conn *conn) {
-    size_t backlog = conn_backlog(conn);
-    if (conn->kind != CONN_CLIENT || backlog < held_backlog_max(conn->load)) {
+    if (!node_conn_is_behind(conn)) {
         return false;
     }
-    if (conn->seen_backlog == 0 || backlog < conn->seen_backlog) {
+    if (conn->took || !conn->seen_behind) {
         conn->taken_ms = node->now_ms;
     }
-    conn->seen_backlog = backlog;
-    return node->now_ms - conn->taken_ms >=
-           (held_is_pressed(conn->load) ? CLIENT_STALL_PRESSED_MS : CLIENT_STALL_MS);
+    conn->took = false;
+    conn->seen_behind = true;
+    return conn_backlog(conn) >= held_backlog_max(conn->load) &&
+           node->now_ms - conn->taken_ms >=
+               (held_is_pressed(conn->load) ? CLIENT_STALL_PRESSED_MS : CLIENT_STALL_MS);
+}
+
+bool node_conn_is_behind(const struct node_conn *conn) {
+    return conn->kind == CONN_CLIENT && conn_backlog(conn) >= CLIENT_OUT_PRESSED_BYTES_MAX;
 }
 
 bool node_conn_waiting(const struct node_conn *conn) {
@@ -288,12 +306,16 @@ static size_t take_all(struct node *node, struct node_conn *conn, struct span in
     size_t done = 0;
     while (!conn->closing && done < input.size &&
            (conn->kind != CONN_CLIENT || takes_more(conn))) {
+        size_t written = buffer_count(&conn->out);
         size_t consumed =
             take_one(node, conn, (struct span){input.data + done, input.size - done});
         if (consumed == 0) {
             break;
         }
         done += consumed;
+        if (conn->kind == CONN_CLIENT) {
+            conn->load->turn_bytes += consumed + (buffer_count(&conn->out) - written);
+        }
     }
     return conn->closing ? input.size : done;
 }
@@ -304,6 +326,7 @@ static void hold_if_full(struct node_conn *conn) {
     if (conn->kind == CONN_CLIENT && !conn->closing && buffer_count(&conn->in) > 0 &&
         !takes_more(conn)) {
         held_add(conn);
+        conn->load->cut_short = conn->load->cut_short || has_room(conn);
     }
 }
 
@@ -315,33 +338,55 @@ static void heed_shares(struct node *node) {
     }
 }
 
+static void go_on(struct node *node, struct node_conn *conn, uint64_t share) {
+    struct load *load = conn->load;
+    conn->looked_turn = load->turn;
+    held_let_go(conn);
+    load->turn_bytes_max = load->turn_bytes + share;
+    size_t done = 0;
+    if (takes_more(conn)) {
+        done = take_all(node, conn, buffer_span(&conn->in));
+        buffer_consume(&conn->in, done);
+        conn_mark_dirty(node, conn); /* the host looks whether to read again */
+    }
+    hold_if_full(conn);
+    buffer_trim(&conn->in, CONN_IN_KEEP_BYTES);
+    held_note_input(node, conn, done > 0);
+}
+
+/* Of a turn, for each of those whose lines wait. */
+static uint64_t share_of(const struct load *load) {
+    uint64_t share = TURN_BYTES_MAX / (load->held.count + 1);
+    return share > TURN_SHARE_BYTES_LEAST ? share : TURN_SHARE_BYTES_LEAST;
+}
+
 void conn_go_on(struct node *node) {
     heed_shares(node);
     held_heed_pressure(&node->load);
     struct load *load = &node->load;
-    struct node_conn *conn;
+    uint64_t share = share_of(load);
     load->turn++;
+    load->turn_bytes = 0;
+    load->cut_short = false;
     for (uint32_t looked = 0; looked < HELD_LOOKED_AT || !is_full(load); looked++) {
-        conn = load->held.first;
+        struct node_conn *conn = load->held.first;
         if (conn == NULL || conn->looked_turn == load->turn) {
-            return; /* all have had their turn */
+            break; /* all have had their turn */
         }
-        conn->looked_turn = load->turn;
-        held_let_go(conn);
-        size_t done = 0;
-        if (takes_more(conn)) {
-            done = take_all(node, conn, buffer_span(&conn->in));
-            buffer_consume(&conn->in, done);
-            conn_mark_dirty(node, conn); /* the host looks whether to read again */
+        if (load->turn_bytes >= TURN_BYTES_MAX) {
+            load->cut_short = true;
+            break;
         }
-        hold_if_full(conn);
-        buffer_trim(&conn->in, CONN_IN_KEEP_BYTES);
-        held_note_input(node, conn, done > 0);
+        go_on(node, conn, share);
     }
+    load->turn_bytes_max = TURN_BYTES_MAX;
 }
 
+/* Little, where it would only lie here. */
 size_t node_read_bytes_max(const struct node *node) {
-    return held_input_is_pressed(&node->load) ? CLIENT_IN_PRESSED_BYTES_MAX : READ_BYTES_MAX;
+    const struct load *load = &node->load;
+    bool little = held_input_is_pressed(load) || is_cut_short(load);
+    return little ? CLIENT_IN_PRESSED_BYTES_MAX : READ_BYTES_MAX;
 }
 
 void node_conn_receive(struct node *node, struct node_conn *conn, struct span bytes) {

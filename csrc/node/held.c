@@ -15,6 +15,7 @@
 
 static void enlist(struct node_conn *conn, struct held_list *list) {
     conn->held_in = list;
+    list->count++;
     conn->next_held = NULL;
     conn->held_before = list->last;
     if (list->last == NULL) {
@@ -40,6 +41,7 @@ void held_let_go(struct node_conn *conn) {
     } else {
         conn->next_held->held_before = conn->held_before;
     }
+    list->count--;
     conn->held_in = NULL;
     conn->next_held = conn->held_before = NULL;
 }
@@ -89,10 +91,12 @@ void held_heed_pressure(struct load *load) {
 
 /* --- unfinished lines --- */
 
+/* What a peer sends is bounded by itself, and presses no client. */
 static void count_input(struct node_conn *conn) {
-    conn->load->in_bytes += conn->in.capacity;
+    size_t bytes = conn->peer == NULL ? conn->in.capacity : 0;
+    conn->load->in_bytes += bytes;
     conn->load->in_bytes -= conn->counted_bytes;
-    conn->counted_bytes = conn->in.capacity;
+    conn->counted_bytes = bytes;
 }
 
 static void give_up(struct node *node, struct node_conn *conn) {

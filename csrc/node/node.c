@@ -25,6 +25,7 @@ struct node *node_new(const struct node_options *options) {
     node->snapshot_log_bytes = options->snapshot_log_bytes > 0 ? options->snapshot_log_bytes
                                                                : SNAPSHOT_LOG_BYTES_DEFAULT;
     node->load.answer_bytes = ANSWER_BYTES_GUESS;
+    node->load.turn_bytes_max = TURN_BYTES_MAX;
     random_seed(&node->random, options->seed);
     entries_init(&node->entries, 0, 0, 0);
     pending_init(&node->pendings);
@@ -148,6 +149,7 @@ void node_fail(struct node *node, enum status status, const char *reason) {
     execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_STEP_DOWN});
     pending_fail_all(node, RPC_STORAGE_FAILURE, node->failure.text);
     reads_fail_all(node, RPC_STORAGE_FAILURE, node->failure.text);
+    apply_fail_all(node, RPC_STORAGE_FAILURE, node->failure.text);
     admin_fail_all(node, RPC_STORAGE_FAILURE, node->failure.text);
     peers_hang_up_all(node);
     node->stopped = true;
@@ -210,6 +212,7 @@ static void try_to_stop(struct node *node) {
     if ((!leading && !busy) || node->now_ms >= node->stop_deadline_ms) {
         pending_fail_all(node, RPC_UNKNOWN_RESULT, "the server is stopping");
         reads_fail_all(node, RPC_NO_LEADER, "the server is stopping");
+        apply_fail_all(node, RPC_NO_LEADER, "the server is stopping");
         admin_fail_all(node, RPC_UNKNOWN_RESULT, "the server is stopping");
         node->stopped = true;
     }
@@ -321,6 +324,7 @@ static void forget_old_lines(struct node *node) {
 /* --- the turn --- */
 void node_turn(struct node *node) {
     if (node->stopped) {
+        conn_go_on(node);
         apply_hand_over(node); /* what it has to say; the core is not stepped any more */
         return;
     }
@@ -351,9 +355,9 @@ static uint64_t earlier(uint64_t a, uint64_t b) {
 
 uint64_t node_deadline_ms(const struct node *node) {
     if (node->stopped) {
-        return node->stop_deadline_ms;
+        return node->load.cut_short ? node->now_ms : node->stop_deadline_ms;
     }
-    if (raft_has_actions(node->raft)) {
+    if (node->load.cut_short || raft_has_actions(node->raft)) {
         return node->now_ms;
     }
     uint64_t deadline = earlier(raft_deadline_ms(node->raft), peers_deadline_ms(node));

@@ -64,8 +64,11 @@ void node_conn_connected(struct node *node, struct node_conn *conn);
  * more. */
 void node_conn_set_unsent(struct node_conn *conn, size_t bytes);
 
-/* Whether its client has left its answers unread for too long: the host is to drop it. To be
- * asked, with the unsent bytes up to date, each second or so while it does not want input. */
+/* Whether so much is unread that its client may have to be dropped, when others do the same.
+ * Then it is to be looked at although nothing happens to it: */
+bool node_conn_is_behind(const struct node_conn *conn);
+/* ... whether its client has left its answers unread for too long: the host is to drop it. To
+ * be asked, with the unsent bytes up to date, ten times a second or so while it is behind. */
 bool node_conn_is_stuck(struct node *node, struct node_conn *conn);
 
 /* There is no room for a client any more: it may only say hello. */

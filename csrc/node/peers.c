@@ -479,9 +479,12 @@ static void receive_hello(struct node *node, struct node_conn *conn,
  * so. */
 static void receive_join(struct node *node, struct node_conn *conn,
                          const struct peer_message *message) {
-    if (node->meta.node_id == 0 && message->node > 0 && message->cluster_id[0] != '\0') {
-        memcpy(node->meta.cluster_id, message->cluster_id, sizeof(node->meta.cluster_id));
-        node->meta.node_id = message->node;
+    struct meta given = node->meta;
+    memcpy(given.cluster_id, message->cluster_id, sizeof(given.cluster_id));
+    given.node_id = message->node;
+    if (node->meta.node_id == 0 && message->node > 0 && message->cluster_id[0] != '\0' &&
+        meta_valid(&given)) {
+        node->meta = given;
         node_save_identity(node);
     }
     conn_close(node, conn);

@@ -149,10 +149,12 @@ static void confirm(struct reads *reads, struct read_group *group, uint64_t inde
     }
 }
 
+/* Both times are of a clock that is cut to whole milliseconds: nearly one more may have passed,
+ * in which something was answered. */
 bool reads_are_fresh(const struct node *node, uint64_t max_staleness_ms) {
     const struct reads *reads = &node->reads;
     return reads->confirmed && node->applies.handed >= reads->fresh_index &&
-           node->now_ms - reads->fresh_ms <= max_staleness_ms;
+           node->now_ms - reads->fresh_ms < max_staleness_ms;
 }
 
 void reads_confirm(struct node *node, uint64_t confirmed_round) {

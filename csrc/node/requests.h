@@ -188,6 +188,8 @@ void apply_notice(struct node *node, const char *level, const char *event, const
 void apply_read_done(struct node *node, struct job *job);
 void apply_restore(struct node *node, struct cargo *cargo); /* takes it */
 void apply_expire(struct node *node);
+/* Queries that are with the machine; what it says to them later is heard by nobody. */
+void apply_fail_all(struct node *node, enum rpc_code code, const char *reason);
 void apply_hand_over(struct node *node); /* end of the turn: what was filled may be taken */
 uint64_t apply_deadline_ms(const struct node *node);
 void apply_load_tags(struct node *node, const struct snapshot_header *header);

@@ -96,6 +96,11 @@ void raft_set_election_timeouts(struct raft *raft, uint32_t min_ms, uint32_t max
 }
 
 /* --- steps --- */
+/* A new server has seen no term yet: it cannot tell. */
+static bool term_is_plausible(const struct raft *raft, uint64_t term) {
+    return raft->term == 0 || term <= raft->term || term - raft->term <= RAFT_TERMS_AHEAD_MAX;
+}
+
 static enum raft_result receive(struct raft *raft, const struct raft_message *message,
                                 struct raft_outcome *outcome) {
     if (message == NULL || !message_is_sound(message) || message->from == raft->id) {
@@ -103,6 +108,9 @@ static enum raft_result receive(struct raft *raft, const struct raft_message *me
     }
     if (raft->id == 0) {
         return RAFT_STALE; /* for whoever had this address before us */
+    }
+    if (!term_is_plausible(raft, message->term)) {
+        return RAFT_BAD_MESSAGE;
     }
     switch (message->kind) {
     case RAFT_VOTE:

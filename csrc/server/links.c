@@ -100,7 +100,7 @@ static void review(struct link *link) {
     }
     node_conn_set_unsent(link->node_conn, net_conn_unsent(link->net_conn));
     bool paused = !node_conn_wants_input(link->node_conn);
-    if (paused && node_conn_is_stuck(link->server->node, link->node_conn)) {
+    if (node_conn_is_stuck(link->server->node, link->node_conn)) {
         links_close(link, STATUS_CLOSED);
         return;
     }
@@ -112,7 +112,7 @@ static void review(struct link *link) {
             net_conn_resume(link->net_conn);
         }
     }
-    if (link->paused || link->ended) {
+    if (link->paused || link->ended || node_conn_is_behind(link->node_conn)) {
         watch(link);
     } else {
         unwatch(link);
@@ -210,7 +210,8 @@ static void flush_socket(struct link *link) {
         buffer_trim(out, CONN_OUT_KEEP_BYTES);
         node_conn_set_unsent(link->node_conn, net_conn_unsent(link->net_conn));
     }
-    if (link->watched_link != NULL || !node_conn_wants_input(link->node_conn)) {
+    if (link->watched_link != NULL || !node_conn_wants_input(link->node_conn) ||
+        node_conn_is_behind(link->node_conn)) {
         review(link);
     }
 }

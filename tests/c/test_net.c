@@ -1,7 +1,7 @@
 /* The loop and its connections alone: a listener that is dialled by its own loop. */
 #include "base/memory.h"
 #include "check.h"
-#include "net/net.h"
+#include "net/internal.h"
 
 #define BULK_BYTES (24u * 1024 * 1024) /* more than the system takes at once */
 #define TURN_MS 20
@@ -27,6 +27,7 @@ struct host {
     uint32_t ended; /* of accepted ones; what was dropped may have come that far */
     uint64_t received;
     struct end *paused;
+    bool crowded; /* nobody reads */
 };
 
 static struct end *end_new(struct host *host, enum role role) {
@@ -58,6 +59,7 @@ static void on_connected(void *context, void *user) {
     CHECK(net_conn_write(end->conn, &bulk)); /* queues up behind it */
     buffer_free(&bulk);
     net_conn_close(end->conn); /* all of it arrives all the same */
+    net_turn_soon(host->net);
 }
 
 /* Does not read for a turn after its first bytes, so that the sender has to wait. */
@@ -66,6 +68,10 @@ static void on_bytes(void *context, void *user, struct span bytes) {
     struct end *end = user;
     CHECK(end->role == ACCEPTED && bytes.size > 0 && bytes.size <= READ_BYTES_MAX);
     CHECK(host->paused != end);
+    if (host->crowded) {
+        net_conn_pause(end->conn);
+        return;
+    }
     if (host->received == 0) {
         host->paused = end;
         net_conn_pause(end->conn);
@@ -89,7 +95,7 @@ static void on_drained(void *context, void *user) {
 
 static void on_closed(void *context, void *user) {
     struct host *host = context;
-    CHECK(((struct end *)user)->role == REFUSED);
+    CHECK(((struct end *)user)->role == (host->crowded ? ACCEPTED : REFUSED));
     host->refused++;
     net_turn_soon(host->net);
 }
@@ -99,12 +105,22 @@ static void on_woken(void *context) {
 }
 
 #define SENDERS 2u
+#define CROWD 5u /* one after the other, more than may be unsent to closing connections */
+STATIC_ASSERT((CROWD - 1) * BULK_BYTES > FINISH_UNSENT_BYTES_MAX, "more");
 #define REFUSALS 3u
 #define RECEIVED (SENDERS * (BULK_BYTES + 7ull))
 
 static void on_turn(void *context) {
     struct host *host = context;
     host->turns++;
+    if (host->crowded) {
+        CHECK(host->net->finishing <= FINISH_UNSENT_BYTES_MAX);
+        if (host->connected == CROWD) {
+            CHECK(host->net->finishing > 0);
+            net_stop(host->net);
+        }
+        return;
+    }
     if (host->paused != NULL) {
         net_conn_resume(host->paused->conn);
         host->paused = NULL;
@@ -152,6 +168,20 @@ static void test_connections(void) {
     net_close(host.net);
 }
 
+/* What closing connections have unsent is nobody's to count but the loop's. */
+static void test_closing_ones_are_bounded(void) {
+    struct host host = {.crowded = true};
+    struct error error = {0};
+    CHECK(net_open(&EVENTS, &host, &host.net, &error) == STATUS_OK);
+    CHECK(net_listen(host.net, "127.0.0.1:0", true, host.address, &error) == STATUS_OK);
+    for (uint32_t i = 0; i < CROWD; i++) {
+        dial(&host, host.address, SENDER);
+    }
+    net_run(host.net);
+    CHECK(host.connected == CROWD && host.net->finishing == 0);
+    net_close(host.net);
+}
+
 /* Whatever is under way when the loop is stopped or never runs is freed. */
 static void test_never_run(void) {
     struct host host = {0};
@@ -168,6 +198,7 @@ static void test_never_run(void) {
 
 int main(void) {
     test_connections();
+    test_closing_ones_are_bounded();
     test_never_run();
     CHECK(memory_live_count() == 0);
     printf("ok\n");

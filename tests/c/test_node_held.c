@@ -104,6 +104,68 @@ static void test_whoever_leaves_is_forgotten(void) {
     }
 }
 
+/* --- what is answered at once --- */
+
+#define FLOOD_CLIENTS 40
+#define FLOOD_LINES 90
+
+/* Many clients ask for what needs no machine and no leader: together for more than is said in a
+ * turn, and each for less than would lie unread too long. */
+static void test_a_flood_of_what_is_answered_at_once_is_cut_short(void) {
+    start();
+    struct buffer lines;
+    buffer_init(&lines);
+    for (int i = 0; i < FLOOD_LINES; i++) {
+        buffer_append_text(&lines, "{\"jsonrpc\":\"2.0\",\"id\":1,"
+                                   "\"method\":\"GetServerState\"}\n");
+    }
+    struct nodehost_end *ends[FLOOD_CLIENTS];
+    size_t said = 0;
+    for (int i = 0; i < FLOOD_CLIENTS; i++) {
+        ends[i] = nodehost_open(&host);
+        nodehost_receive(&host, ends[i], buffer_span(&lines));
+        said += buffer_count(node_conn_out(ends[i]->conn));
+    }
+    CHECK(said >= TURN_BYTES_MAX / 2 && said < TURN_BYTES_MAX + 4096);
+    CHECK(node_read_bytes_max(host.node) == CLIENT_IN_PRESSED_BYTES_MAX);
+    CHECK(!node_conn_wants_input(ends[FLOOD_CLIENTS - 1]->conn));
+    node_turn(host.node); /* goes on with some of each, and wants the next one at once */
+    CHECK(node_deadline_ms(host.node) == host.now_ms);
+    CHECK(buffer_count(node_conn_out(ends[FLOOD_CLIENTS - 1]->conn)) > 0);
+    nodehost_turn(&host);
+    CHECK(node_deadline_ms(host.node) > host.now_ms);
+    for (int i = 0; i < FLOOD_CLIENTS; i++) {
+        struct span sent = buffer_span(&ends[i]->sent);
+        size_t count = 0;
+        for (size_t at = 0; at < sent.size; at++) {
+            count += sent.data[at] == '\n';
+        }
+        CHECK(count == FLOOD_LINES && node_conn_wants_input(ends[i]->conn));
+    }
+    buffer_free(&lines);
+    nodehost_clear(&host);
+}
+
+/* Nobody hears what comes of a notification, but it is in flight as long as any other request:
+ * or one client's would fill the queue that all commands wait in. */
+static void test_notifications_are_in_flight(void) {
+    static const char NOTE[] =
+        "{\"jsonrpc\":\"2.0\",\"method\":\"Apply\",\"params\":[\"Command\",1]}\n";
+    start();
+    for (uint32_t i = 0; i < IN_FLIGHT_PER_CLIENT_MAX + 10; i++) {
+        nodehost_receive(&host, clients[1], SPAN(NOTE));
+    }
+    CHECK(host.node->pendings.count == IN_FLIGHT_PER_CLIENT_MAX && is_held(1));
+    CHECK(host.node->load.waiting == IN_FLIGHT_PER_CLIENT_MAX);
+    CHECK(host.node->load.expected == 0); /* no answers that would take room */
+    ask(2);
+    CHECK(answers(2) == 1);
+    nodehost_turn(&host);
+    CHECK(host.node->pendings.count == 0 && host.node->load.waiting == 0 && !is_held(1));
+    CHECK(buffer_count(&clients[1]->sent) == 0);
+    nodehost_clear(&host);
+}
+
 /* --- unfinished lines ------------------------------------------------------------------------ */
 
 #define PIECE (2 * CLIENT_IN_PRESSED_BYTES_MAX)
@@ -214,7 +276,33 @@ static void test_a_stranger_carries_nothing(void) {
     nodehost_clear(&host);
 }
 
+/* Nor does one that may be a peer: what it lets us wait for is not its clients' trouble. */
+static void test_a_peers_input_presses_no_client(void) {
+    static const char HELLO[] =
+        "{\"type\":\"hello\",\"protocol\":%u,\"cluster\":\"%s\",\"node\":9,"
+        "\"incarnation\":1,\"addr\":\"127.0.0.1:1\",\"to\":1}\n";
+    start();
+    char line[256];
+    snprintf(line, sizeof(line), HELLO, (unsigned)PEER_PROTOCOL, host.node->meta.cluster_id);
+    nodehost_receive(&host, clients[0], (struct span){line, strlen(line)});
+    nodehost_receive(&host, clients[0],
+                     SPAN("{\"type\":\"propose\",\"term\":1,\"again\":false,\"count\":1,"
+                          "\"bytes\":4000000}\n"));
+    send_piece(clients[0], 2 * CLIENTS_IN_BYTES_MAX);
+    CHECK(!clients[0]->closing && buffer_count(&clients[0]->conn->in) > CLIENTS_IN_BYTES_MAX);
+    CHECK(node_read_bytes_max(host.node) == READ_BYTES_MAX);
+    send_piece(clients[1], PIECE);
+    CHECK(!was_given_up(clients[1]));
+    nodehost_close(&host, clients[0]);
+    nodehost_close(&host, clients[1]);
+    CHECK(host.node->load.in_bytes == 0);
+    nodehost_clear(&host);
+}
+
 int main(void) {
+    test_a_peers_input_presses_no_client();
+    test_notifications_are_in_flight();
+    test_a_flood_of_what_is_answered_at_once_is_cut_short();
     test_unfinished_lines_are_bounded();
     test_what_began_long_ago_makes_room();
     test_a_line_that_ends_is_no_old_one();

@@ -140,6 +140,30 @@ static void d10_numbers_past_the_greatest(void) {
     rig_stop(&rig);
 }
 
+/* D10: nobody uses up the terms by a message that says the last one. */
+static void d10_a_term_that_is_far_ahead(void) {
+    struct rig rig;
+    rig_lead_committed(&rig, 3);
+    for (int kind = RAFT_VOTE; kind <= RAFT_TIMEOUT_NOW; kind++) {
+        struct raft_message far = {.kind = (enum raft_message_kind)kind,
+                                   .from = 2,
+                                   .term = 2 + RAFT_TERMS_AHEAD_MAX + 1,
+                                   .transfer = true,
+                                   .last = {2, 9}};
+        CHECK(message_is_sound(&far));
+        CHECK(rig_receive(&rig, &far) == RAFT_BAD_MESSAGE);
+    }
+    CHECK(rig_state(&rig).term == 2 && rig_state(&rig).role == RAFT_LEADER);
+    struct raft_message ahead = {.kind = RAFT_VOTE,
+                                 .from = 2,
+                                 .term = 2 + RAFT_TERMS_AHEAD_MAX,
+                                 .transfer = true,
+                                 .last = {2, 9}};
+    CHECK(rig_receive(&rig, &ahead) == RAFT_OK);
+    CHECK(rig_state(&rig).term == 2 + RAFT_TERMS_AHEAD_MAX);
+    rig_stop(&rig);
+}
+
 static void configurations_that_are_none(void) {
     struct raft_configuration configuration = {.count = MEMBERS_MAX + 1};
     CHECK(!message_configuration_is_sound(&configuration));
@@ -347,6 +371,7 @@ int main(void) {
         TEST(the_smallest_time_outs),
         TEST(unknown_kinds_are_refused),
         TEST(d10_numbers_past_the_greatest),
+        TEST(d10_a_term_that_is_far_ahead),
         TEST(configurations_that_are_none),
         TEST(a_cluster_is_founded_once),
         TEST(what_is_out_of_place),
