@@ -5,6 +5,7 @@ All of it, with what takes long: pytest -m "slow or not slow" tests/test_pressur
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -206,36 +207,46 @@ def test_too_many_commands_are_refused(make_cluster: MakeCluster) -> None:
 # --- fairness ---------------------------------------------------------------------------------
 
 
-def test_one_client_does_not_starve_another(make_cluster: MakeCluster) -> None:
-    """One pipelines 100,000 commands; another that sends one at a time waits for a share only.
+# A process of its own: in this one, its threads would keep the other client from running.
+GREEDY = """
+import socket, sys, threading
+port, total, line = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].encode() + b"\\n"
+connection = socket.create_connection(("127.0.0.1", port))
+print("connected", flush=True)
+sys.stdin.readline()
+threading.Thread(target=connection.sendall, args=(line * total,)).start()
+while total > 0:
+    total -= connection.recv(1 << 16).count(b"\\n")
+"""
 
-    Counted in events: at least one of its requests for each thousand of the other's.
+
+def test_one_client_does_not_starve_another(make_cluster: MakeCluster) -> None:
+    """One pipelines 300,000 commands; another that sends one at a time waits for a share only.
+
+    Counted in events: at least one of its requests for 3,000 of the other's. There are 4,096
+    of that in flight where nobody has a share.
     """
     cluster = make_cluster(1, durable=False)
-    total = 100_000
+    total = 300_000
     line = b'{"jsonrpc":"2.0","id":1,"method":"Apply","params":["Command",{"Put":["k",1]}]}\n'
-    done = threading.Event()
-
-    with cluster[0].connect() as greedy, cluster[0].connect() as modest:
-
-        def send() -> None:
-            greedy.send_bytes(line * total)
-
-        def receive() -> None:
-            left = total
-            while left > 0:
-                left -= greedy._socket.recv(1 << 16).count(b"\n")
-            done.set()
-
-        threads = [threading.Thread(target=work) for work in (send, receive)]
+    words = [str(cluster[0].port.number), str(total), line.decode().strip()]
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", GREEDY, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as greedy,
+        cluster[0].connect() as modest,
+    ):
+        assert greedy.stdin is not None and greedy.stdout is not None
+        assert greedy.stdout.readline() == b"connected\n"
         result_of(modest.apply({"Get": "k"}))
-        for thread in threads:
-            thread.start()
+        greedy.stdin.write(b"\n")
+        greedy.stdin.flush()
         served = 0
-        while not done.is_set():
+        while greedy.poll() is None:
             modest.send_bytes(line)
             modest.receive_line()
             served += 1
-        for thread in threads:
-            thread.join()
-    assert served >= total // 1000
+    assert greedy.returncode == 0
+    assert served >= total // 3000

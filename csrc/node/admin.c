@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "base/memory.h"
 #include "node/internal.h"
+#include "wire/address.h"
 #include "wire/scan.h"
 
 /* --- the line --- */
@@ -193,7 +194,7 @@ void admin_receive(struct node *node, struct peer *peer, const struct peer_messa
                           strlen(rpc_method_name(RPC_REMOVE_SERVER))};
     bool adds = span_equal(message->method, add);
     if (!peer->member || (!adds && !span_equal(message->method, remove)) ||
-        message->address[0] == '\0') {
+        !address_is_valid((struct span){message->address, strlen(message->address)})) {
         conn_close(node, peer->in);
         return;
     }

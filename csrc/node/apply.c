@@ -215,7 +215,7 @@ static void hand_command(struct node *node, const struct entry *entry) {
     }
     if (pending != NULL) {
         pending->handed = true;
-        node->applies.urgent = node->applies.urgent || pending->caller.conn != NULL;
+        node->applies.urgent = node->applies.urgent || pending->caller.id != NULL;
     }
     if (entry->session.size > 0 && !session_applies(node, entry, pending)) {
         return;

@@ -161,8 +161,41 @@ static void test_notifications_are_in_flight(void) {
     ask(2);
     CHECK(answers(2) == 1);
     nodehost_turn(&host);
+    nodehost_wait(&host, APPLY_GATHER_MS); /* the last few, for which nobody waits */
     CHECK(host.node->pendings.count == 0 && host.node->load.waiting == 0 && !is_held(1));
     CHECK(buffer_count(&clients[1]->sent) == 0);
+    nodehost_clear(&host);
+}
+
+/* One client alone may have much in flight, which makes large batches; where another one waits
+ * as well it waits behind a share of that at most. */
+static void send_commands(int client, uint32_t count) {
+    static const char COMMAND[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"Apply\","
+                                  "\"params\":[\"Command\",1]}\n";
+    for (uint32_t i = 0; i < count; i++) {
+        nodehost_receive(&host, clients[client], SPAN(COMMAND));
+    }
+}
+
+static void test_who_is_not_alone_has_a_share(void) {
+    const uint32_t many = 2 * IN_FLIGHT_SHARED_MAX;
+    start();
+    ask(1); /* so that it is known how large answers are */
+    send_commands(1, many);
+    CHECK(clients[1]->conn->waiting == many && !is_held(1));
+    send_commands(2, 1);
+    nodehost_turn(&host);
+    CHECK(answers(1) == 1 + many && answers(2) == 1);
+    send_commands(1, many);
+    CHECK(clients[1]->conn->waiting == IN_FLIGHT_SHARED_MAX && is_held(1));
+    send_commands(2, 1);
+    CHECK(clients[2]->conn->waiting == 1);
+    nodehost_turn(&host);
+    CHECK(answers(1) == 1 + 2 * many && answers(2) == 2);
+    nodehost_wait(&host, SHARED_MS);
+    send_commands(1, many);
+    CHECK(clients[1]->conn->waiting == many);
+    nodehost_turn(&host);
     nodehost_clear(&host);
 }
 
@@ -302,6 +335,7 @@ static void test_a_peers_input_presses_no_client(void) {
 int main(void) {
     test_a_peers_input_presses_no_client();
     test_notifications_are_in_flight();
+    test_who_is_not_alone_has_a_share();
     test_a_flood_of_what_is_answered_at_once_is_cut_short();
     test_unfinished_lines_are_bounded();
     test_what_began_long_ago_makes_room();
