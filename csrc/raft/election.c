@@ -279,7 +279,8 @@ enum raft_result election_receive_reply(struct raft *raft, const struct raft_mes
         return RAFT_STALE; /* a stranger does not move our term */
     }
     if (message->granted && message->term > asked) {
-        return RAFT_BAD_MESSAGE;
+        /* For a pre-vote our earlier life may have asked, in a term that was not durable. */
+        return message->pre ? RAFT_STALE : RAFT_BAD_MESSAGE;
     }
     if (!message->granted && message->term > raft->term) {
         election_follow(raft, message->term, 0);
