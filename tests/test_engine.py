@@ -68,6 +68,12 @@ def test_node_admin() -> None:
     assert run(build("test_node_admin", sources, libs=["-ljansson"])) == "ok\n"
 
 
+def test_node_disk() -> None:
+    """What cannot be read back for a member that lags is a failure of the disk."""
+    sources = ["tests/c/test_node_disk.c", *HOST]
+    assert run(build("test_node_disk", sources, libs=["-ljansson"])) == "ok\n"
+
+
 def test_node_held() -> None:
     """Clients that do not read cost a turn nothing, and go on when they do."""
     sources = ["tests/c/test_node_held.c", *HOST]
