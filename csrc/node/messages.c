@@ -153,7 +153,7 @@ void messages_read_done(struct node *node, struct job *job) {
     buffer_init(&job->data);
     peer->old_first = job->first;
     peer->old_last = job->last;
-    sent(node, peer, progress.next - 1); /* nothing new, but it can go on now */
+    execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_ROOM, .id = peer->id});
 }
 
 /* --- in --- */

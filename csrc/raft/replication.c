@@ -222,6 +222,15 @@ enum raft_result replication_sent(struct raft *raft, uint64_t id, uint64_t index
     return RAFT_OK;
 }
 
+enum raft_result replication_room(struct raft *raft, uint64_t id) {
+    struct progress *progress = replication_find(raft, id);
+    if (raft->role != RAFT_LEADER || progress == NULL || progress->offer_first == 0) {
+        return RAFT_STALE;
+    }
+    progress_withdraw_offer(progress);
+    return RAFT_OK;
+}
+
 enum raft_result replication_connected(struct raft *raft, uint64_t id, uint64_t incarnation) {
     struct progress *progress = replication_find(raft, id);
     if (raft->role != RAFT_LEADER || progress == NULL) {
