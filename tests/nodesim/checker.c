@@ -173,7 +173,9 @@ static void stored_write(struct world *world, struct durable *durable,
         durable->term = job->meta.term;
         durable->vote = job->meta.voted_for;
     }
-    if (before->truncate_from > 0 && job->truncate_from == 0) {
+    /* A cut whose sync failed may have been made all the same; the member ends. */
+    bool failed = job->status != STATUS_OK && job->status != STATUS_NO_SPACE;
+    if (before->truncate_from > 0 && (job->truncate_from == 0 || failed)) {
         forget_from(durable, before->truncate_from);
     }
     if (job->status == STATUS_OK && job->first <= job->last) {
