@@ -1,5 +1,5 @@
-/* A leader reads back what a member that lags needs: as fast as the disk gives it, and where the
- * disk cannot, the leader says so and ends, rather than trying for ever while the member waits.
+/* A leader reads back what a member that lags needs: as fast as the disk gives it, and where it
+ * cannot, the leader says so and ends, rather than trying for ever while the member waits.
  *
  * The node is member 1 of three; the test speaks for the others, and for the disk. */
 #include "check.h"
@@ -192,7 +192,25 @@ static void test_a_read_that_fails(enum job_kind kind) {
     stop();
 }
 
+/* The host ends between an input and the turn that would have carried what it asked for. */
+static void test_an_end_before_a_dial_is_taken(void) {
+    lead();
+    struct buffer text = {0};
+    peer_write(&text, &(struct peer_message){.kind = PEER_HELLO,
+                                             .protocol = PEER_PROTOCOL,
+                                             .cluster_id = CLUSTER,
+                                             .node = 2,
+                                             .incarnation = 9,
+                                             .address = "127.0.0.1:4009",
+                                             .to = 1});
+    nodehost_receive(&host, nodehost_open(&host), buffer_span(&text));
+    buffer_free(&text);
+    CHECK(host.node->dial_count == 1); /* another life: who is at that address? */
+    stop(); /* nothing is left */
+}
+
 int main(void) {
+    test_an_end_before_a_dial_is_taken();
     test_read_as_fast_as_the_disk_gives_it();
     test_a_read_that_fails(JOB_READ);
     test_a_read_that_fails(JOB_SNAPSHOT_READ);
