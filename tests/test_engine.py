@@ -69,7 +69,7 @@ def test_node_admin() -> None:
 
 
 def test_node_disk() -> None:
-    """A member that lags gets what the disk gives back; where it cannot, the disk has failed."""
+    """A member that lags gets what the disk gives back; where it cannot, the leader ends."""
     sources = ["tests/c/test_node_disk.c", *HOST]
     flags = ["-DENTRY_CACHE_BYTES_MAX=4096", "-DENTRY_BLOCK_BYTES=2048"]
     assert run(build("test_node_disk", sources, libs=["-ljansson"], flags=flags)) == "ok\n"
