@@ -187,6 +187,9 @@ enum raft_result replication_receive_reply(struct raft *raft,
     if (progress == NULL) {
         return result;
     }
+    if (message->rejected && message->previous.index == 0) {
+        return RAFT_STALE; /* for the leader that we were in an earlier term */
+    }
     if (!is_consistent(raft, message)) {
         return RAFT_BAD_MESSAGE;
     }
