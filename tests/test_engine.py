@@ -103,6 +103,13 @@ def test_node_admin() -> None:
     assert run(build("test_node_admin", sources, libs=["-ljansson"])) == "ok\n"
 
 
+def test_node_disk() -> None:
+    """A member that lags gets what the disk gives back; where it cannot, the leader ends."""
+    sources = ["tests/c/test_node_disk.c", *HOST]
+    flags = ["-DENTRY_CACHE_BYTES_MAX=4096", "-DENTRY_BLOCK_BYTES=2048"]
+    assert run(build("test_node_disk", sources, libs=["-ljansson"], flags=flags)) == "ok\n"
+
+
 def test_node_held() -> None:
     """A turn has an end, however many ask; clients that do not read cost it nothing."""
     sources = ["tests/c/test_node_held.c", *HOST]

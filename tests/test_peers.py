@@ -248,3 +248,16 @@ def test_invented_servers_take_no_members_place(make_cluster: MakeCluster) -> No
     finally:
         for stranger in strangers:
             stranger.close()
+
+
+def test_one_that_was_removed_welcomes_no_member(make_cluster: MakeCluster) -> None:
+    """M10: who does not know yet that it is gone takes it for a member no more."""
+    cluster = make_cluster(2)
+    leader = cluster.wait_leader()
+    (gone,) = cluster.others(leader)
+    state = gone.state()
+    leader.result("RemoveServer", {"addr": gone.address})
+    gone.wait_says("this server was removed from its cluster")
+    with gone.connect() as peer:
+        said = hello(peer, state, leader.state()["node_id"], 50)
+    assert (said["type"], said["removed"]) == ("refused", False)

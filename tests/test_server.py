@@ -246,6 +246,42 @@ def test_a_restore_that_raises_stops_the_server(tmp_path: Path) -> None:
         Server(Amnesiac(), address, tmp_path).run()
 
 
+def test_a_restore_on_several_threads(tmp_path: Path) -> None:
+    """Each piece comes once, whoever asks for it."""
+
+    class Pieces(raftpico.Machine):
+        def __init__(self) -> None:
+            self.pieces: list[int] = []
+
+        def apply(self, ctx: raftpico.ApplyContext, input: Any) -> Any:
+            if ctx.kind is ApplyKind.COMMAND:
+                self.pieces = list(range(input))
+            return [len(self.pieces), sum(self.pieces)]
+
+        def snapshot(self) -> Iterator[Any]:
+            for piece in self.pieces:
+                yield [piece, "x" * 50]
+
+        def restore(self, state: Iterator[Any]) -> None:
+            def take() -> None:
+                for piece, _ in state:
+                    self.pieces.append(piece)
+
+            threads = [threading.Thread(target=take) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+    with Server(Pieces(), ANY, tmp_path) as first:
+        first.create_cluster()
+        expected = first.command(100_000)
+        first.take_snapshot()
+        address = first.addr
+    with Server(Pieces(), address, tmp_path) as second:
+        assert second.query(None) == expected
+
+
 # --- signals and processes --------------------------------------------------------------------
 
 PROGRAM = """

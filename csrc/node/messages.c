@@ -140,6 +140,10 @@ void messages_read_done(struct node *node, struct job *job) {
         return;
     }
     peer->reading = false;
+    if (job->status != STATUS_OK && job->status != STATUS_NOT_FOUND) {
+        node_fail(node, job->status, job->error.text);
+        return;
+    }
     struct raft_peer_state progress;
     if (job->status != STATUS_OK || !raft_peek_peer(node->raft, peer->id, &progress)) {
         return; /* compacted meanwhile: the core finds out and sends a snapshot */
@@ -149,7 +153,7 @@ void messages_read_done(struct node *node, struct job *job) {
     buffer_init(&job->data);
     peer->old_first = job->first;
     peer->old_last = job->last;
-    sent(node, peer, progress.next - 1); /* nothing new, but it can go on now */
+    execute_quietly(node, &(struct raft_event){.kind = RAFT_EVENT_ROOM, .id = peer->id});
 }
 
 /* --- in --- */

@@ -35,6 +35,15 @@ struct node *node_new(const struct node_options *options) {
     return node;
 }
 
+/* What was to be dialled, where the host's end came before it took that. */
+static void drop_dials(struct node *node) {
+    const char *address;
+    struct node_conn *conn;
+    while ((conn = node_take_dial(node, &address)) != NULL) {
+        node_conn_closed(node, conn);
+    }
+}
+
 void node_free(struct node *node) {
     if (node == NULL) {
         return;
@@ -43,6 +52,7 @@ void node_free(struct node *node) {
     reads_fail_all(node, RPC_NO_LEADER, NULL);
     pending_clear(&node->pendings);
     apply_clear(node);
+    drop_dials(node);
     peers_free(node);
     while (node->jobs != NULL) {
         struct job *next = node->jobs->next;

@@ -103,6 +103,11 @@ static void restore_heap(struct reads *reads) {
 }
 
 static void refuse(struct node *node, struct parked *parked) {
+    if (parked->min_index == 0) { /* it asked for none: the machine had no state yet */
+        caller_refuse(node, &parked->caller, RPC_OVERLOADED, "not_applied",
+                      "the machine was not restored in time");
+        return;
+    }
     struct buffer data;
     buffer_init(&data);
     buffer_append_text(&data, "{\"outcome\":\"not_applied\",\"min_index\":");

@@ -466,8 +466,10 @@ static void receive_hello(struct node *node, struct node_conn *conn,
     } else if (!ours) {
         refuse_hello(node, conn, "another cluster", false);
     } else if (message->to != node->meta.node_id || message->node == 0 ||
-               message->node == node->meta.node_id || node->meta.removed) {
+               message->node == node->meta.node_id) {
         welcome(node, conn); /* not who it takes us for: it sees that, and hangs up */
+    } else if (node->meta.removed) {
+        refuse_hello(node, conn, "this server was removed from the cluster", false);
     } else if (was_removed(node, message->node)) {
         refuse_hello(node, conn, "removed from the cluster", true);
     } else {

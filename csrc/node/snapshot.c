@@ -307,17 +307,15 @@ static void chunk_read(struct node *node, struct job *job) {
     }
     struct sending *sending = &peer->sending;
     sending->reading = false;
+    if (job->status != STATUS_OK && job->status != STATUS_NOT_FOUND) {
+        node_fail(node, job->status, job->error.text);
+        return;
+    }
     if (!sending->active || node->state.role != RAFT_LEADER || peer->stage != PEER_READY) {
         return;
     }
     bool current = job->status == STATUS_OK && job->snapshot.index == sending->position.index &&
                    job->offset == sending->offset;
-    if (job->status != STATUS_OK && job->status != STATUS_NOT_FOUND) {
-        sending->active = false;
-        execute_quietly(
-            node, &(struct raft_event){.kind = RAFT_EVENT_SNAPSHOT_FAILED, .id = peer->id});
-        return;
-    }
     if (!current) { /* replaced by a newer one, or asked to go on elsewhere: from there */
         if (job->status != STATUS_OK || job->snapshot.index != sending->position.index) {
             sending->position = node->snapshots.position;

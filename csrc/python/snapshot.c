@@ -229,14 +229,14 @@ struct source {
     struct reader *reader; /* NULL: restore() has returned */
 };
 
-/* The next value, NULL with an exception or, at the end, without one. */
+/* The next value, NULL with an exception or, at the end, without one. The GIL is kept: threads
+ * may share the iterator, and none of them is in here when the reader is taken back. */
 static PyObject *read_next(struct module_state *state, struct reader *reader) {
     struct span json;
     struct error error = {.status = STATUS_OK};
     bool ended = false;
-    enum status status;
-    Py_BEGIN_ALLOW_THREADS status = reader_next(reader, &json, &ended, &error);
-    Py_END_ALLOW_THREADS if (status != STATUS_OK) {
+    enum status status = reader_next(reader, &json, &ended, &error);
+    if (status != STATUS_OK) {
         return errors_raise(state, status, error.text);
     }
     return ended ? NULL : value_read(state, json);

@@ -122,12 +122,10 @@ static void campaign(struct raft *raft, bool transfer) {
 }
 
 /* Ask first whether a campaign could succeed, so that one who cannot be heard, or has no claim,
- * does not raise the term and unseat a leader (9.6; V12, V14). The leader is forgotten: we may
- * ourselves be asked by others whose time ran out as well (V8). */
+ * does not raise the term and unseat a leader (9.6; V12, V14). */
 static void pre_campaign(struct raft *raft) {
     raft->role = RAFT_PRECANDIDATE;
     raft->candidacy.count = 0;
-    forget_leader(raft);
     election_restart_timer(raft);
     count_vote(raft, raft->id);
     ask_for_votes(raft, true, false);
@@ -164,10 +162,13 @@ static bool own_vote_is_saved(const struct raft *raft) {
     return raft->saved_term == raft->term && raft->saved_vote == raft->id;
 }
 
+/* Who has not heard the leader in time forgets it: we may ourselves be asked by others whose
+ * time ran out as well (V8), and who may not campaign does not wait for it for ever. */
 void election_tick(struct raft *raft) {
     if (raft->role == RAFT_LEADER) {
         check_quorum(raft);
     } else if (raft->now_ms >= raft->election_ms) {
+        forget_leader(raft);
         if (may_campaign(raft)) {
             pre_campaign(raft);
             advance(raft);
@@ -279,7 +280,8 @@ enum raft_result election_receive_reply(struct raft *raft, const struct raft_mes
         return RAFT_STALE; /* a stranger does not move our term */
     }
     if (message->granted && message->term > asked) {
-        return RAFT_BAD_MESSAGE;
+        /* For a pre-vote our earlier life may have asked, in a term that was not durable. */
+        return message->pre ? RAFT_STALE : RAFT_BAD_MESSAGE;
     }
     if (!message->granted && message->term > raft->term) {
         election_follow(raft, message->term, 0);

@@ -6,14 +6,15 @@
 #include "base/assert.h"
 #include "raft/internal.h"
 
-static void answer_old_leader(struct raft *raft, const struct raft_message *message,
-                              enum raft_message_kind kind) {
-    outbox_add(&raft->outbox, &(struct raft_message){.kind = kind,
+/* It tells our term and nothing else: where the old leader leads this very term by now, it must
+ * not take this for the answer to what it asked in it (C13). So {0, 0} is refused, which all
+ * have. */
+static void answer_old_leader(struct raft *raft, const struct raft_message *message) {
+    outbox_add(&raft->outbox, &(struct raft_message){.kind = RAFT_APPEND_REPLY,
                                                      .from = raft->id,
                                                      .to = message->from,
                                                      .term = raft->term,
-                                                     .rejected = true,
-                                                     .previous = message->previous});
+                                                     .rejected = true});
 }
 
 /* Whether this can be our term's leader: there is one at most. */
@@ -135,7 +136,7 @@ static bool may_wait(const struct raft *raft, const struct raft_message *message
 enum raft_result follower_receive_append(struct raft *raft, const struct raft_message *message,
                                          struct raft_outcome *outcome) {
     if (message->term < raft->term) {
-        answer_old_leader(raft, message, RAFT_APPEND_REPLY);
+        answer_old_leader(raft, message);
         return RAFT_STALE;
     }
     if (!is_plausible(raft, message)) {
@@ -241,7 +242,7 @@ enum raft_result follower_receive_snapshot(struct raft *raft,
                                            const struct raft_message *message,
                                            struct raft_outcome *outcome) {
     if (message->term < raft->term) {
-        answer_old_leader(raft, message, RAFT_SNAPSHOT_REPLY);
+        answer_old_leader(raft, message);
         return RAFT_STALE;
     }
     if (!can_lead_us(raft, message)) {

@@ -160,6 +160,7 @@ enum raft_result replication_receive_reply(struct raft *raft,
 enum raft_result replication_receive_snapshot_reply(struct raft *raft,
                                                     const struct raft_message *message);
 enum raft_result replication_sent(struct raft *raft, uint64_t id, uint64_t index);
+enum raft_result replication_room(struct raft *raft, uint64_t id);
 enum raft_result replication_connected(struct raft *raft, uint64_t id, uint64_t incarnation);
 void replication_disconnected(struct raft *raft, uint64_t id);
 enum raft_result replication_snapshot_failed(struct raft *raft, uint64_t id);

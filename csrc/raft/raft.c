@@ -202,6 +202,8 @@ static enum raft_result dispatch(struct raft *raft, const struct raft_event *eve
         return transfer_start(raft, event->id);
     case RAFT_EVENT_SENT:
         return replication_sent(raft, event->id, event->index);
+    case RAFT_EVENT_ROOM:
+        return replication_room(raft, event->id);
     case RAFT_EVENT_CONNECTED:
         return replication_connected(raft, event->id, event->incarnation);
     case RAFT_EVENT_DISCONNECTED:

@@ -133,6 +133,7 @@ enum raft_event_kind {
                                 for in a message of our term */
     RAFT_EVENT_TRANSFER,     /* leader: hand over to `id` (0: the most advanced voter) (3.10) */
     RAFT_EVENT_SENT,         /* the host sent the entries of an APPEND up to `index` */
+    RAFT_EVENT_ROOM,         /* it did not, but can send them to `id` now: offer them again */
     RAFT_EVENT_CONNECTED,    /* a peer's connection is up, with its incarnation */
     RAFT_EVENT_DISCONNECTED, /* and down: what was in flight is lost */
     RAFT_EVENT_COMPACTED,    /* a snapshot of our own is durable: the log may start after it */

@@ -187,6 +187,9 @@ enum raft_result replication_receive_reply(struct raft *raft,
     if (progress == NULL) {
         return result;
     }
+    if (message->rejected && message->previous.index == 0) {
+        return RAFT_STALE; /* for the leader that we were in an earlier term */
+    }
     if (!is_consistent(raft, message)) {
         return RAFT_BAD_MESSAGE;
     }
@@ -219,6 +222,15 @@ enum raft_result replication_sent(struct raft *raft, uint64_t id, uint64_t index
     if (!progress->offer_refused) {
         progress->heartbeat_ms = raft->now_ms + raft_heartbeat_ms(raft);
     }
+    return RAFT_OK;
+}
+
+enum raft_result replication_room(struct raft *raft, uint64_t id) {
+    struct progress *progress = replication_find(raft, id);
+    if (raft->role != RAFT_LEADER || progress == NULL || progress->offer_first == 0) {
+        return RAFT_STALE;
+    }
+    progress_withdraw_offer(progress);
     return RAFT_OK;
 }
 

@@ -298,16 +298,17 @@ static void note_place(struct recovery *recovery, const char *what, const char *
     note(recovery, text);
 }
 
-/* What stands before the cut may be in the page cache only: it is synced first, so that a file
- * that has been trimmed holds no torn write. */
-static enum status cut(struct recovery *recovery, struct error *error) {
-    struct journal *journal = recovery->journal;
+/* Let the last segment end behind its last good line. What stands before the cut may be in the
+ * page cache only: it is synced first, so that a file that has been trimmed holds no torn
+ * write. */
+static enum status cut(struct journal *journal, struct error *error) {
+    struct segment *last = journal_peek_last(journal);
     enum status status = file_sync(&journal->active, error);
     if (status == STATUS_OK) {
-        status = file_cut(&journal->active, recovery->good_end, error);
+        status = file_cut(&journal->active, last->bytes, error);
     }
     if (status == STATUS_OK) {
-        recovery->segment->filled = recovery->good_end;
+        last->filled = last->bytes;
     }
     return status;
 }
@@ -348,7 +349,7 @@ static enum status set_aside(struct recovery *recovery, uint64_t text_end,
         note_place(recovery, "damage", side);
     }
     if (status == STATUS_OK && recovery->good_end > 0) {
-        return cut(recovery, error);
+        return cut(journal, error);
     }
     file_close(&journal->active); /* it was moved */
     return status;
@@ -386,7 +387,7 @@ static enum status end_log(struct recovery *recovery, struct error *error) {
         recovery->tail_cut = true;
         note_place(recovery, "a torn, never acknowledged write was cut", "");
     }
-    return cut(recovery, error);
+    return cut(journal, error);
 }
 
 /* --- the whole --- */
@@ -409,6 +410,12 @@ static enum status read_segments(struct recovery *recovery, struct error *error)
     return status;
 }
 
+/* The process died while it filled ahead: torn.h would take the file for a trimmed one. */
+static bool has_broken_filling(struct journal *journal) {
+    const struct segment *last = journal_peek_last(journal);
+    return last->filled > last->bytes && last->filled % BLOCK_BYTES != 0;
+}
+
 /* The last segment is the one to write on: its content is synced (rule 5) and it stays open. */
 static enum status settle(struct recovery *recovery, struct error *error) {
     struct journal *journal = recovery->journal;
@@ -426,6 +433,9 @@ static enum status settle(struct recovery *recovery, struct error *error) {
     }
     if (status == STATUS_OK && journal->count > 0) {
         status = journal_open_active(journal, error);
+    }
+    if (status == STATUS_OK && journal->count > 0 && has_broken_filling(journal)) {
+        status = cut(journal, error);
     }
     if (status == STATUS_OK && journal->count > 0) {
         status = file_sync(&journal->active, error);

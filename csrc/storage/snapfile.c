@@ -308,7 +308,9 @@ enum status snapfile_commit(struct snapfile *snapfile, enum store_slot number,
     take_position(snapfile, &slot->check);
     slot->file = FILE_CLOSED; /* it has a new owner */
     release(slot);
-    return replaced ? file_remove(snapfile->directory, before, error) : STATUS_OK;
+    status = replaced ? file_remove(snapfile->directory, before, error) : STATUS_OK;
+    /* The new one stands: whoever heard of "no space" would count on the old one. */
+    return status == STATUS_NO_SPACE ? STATUS_IO : status;
 }
 
 enum status snapfile_read(struct snapfile *snapfile, uint64_t index, uint64_t offset,

@@ -29,14 +29,6 @@ void nodehost_init(struct nodehost *host, bool durable) {
                                                  .wall_ms = host->wall_start_ms});
 }
 
-static void free_dials(struct node *node) {
-    const char *address;
-    struct node_conn *conn;
-    while ((conn = node_take_dial(node, &address)) != NULL) {
-        node_conn_closed(node, conn);
-    }
-}
-
 void nodehost_clear(struct nodehost *host) {
     for (int i = 0; i < NODEHOST_ENDS_MAX; i++) {
         if (host->ends[i].conn != NULL) {
@@ -44,7 +36,6 @@ void nodehost_clear(struct nodehost *host) {
         }
         buffer_free(&host->ends[i].sent);
     }
-    free_dials(host->node);
     node_free(host->node);
     disk_jobs_clear(&host->disk);
     MUST(memory_live_count() == 0);

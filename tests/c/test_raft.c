@@ -540,6 +540,30 @@ static void offers_wait_for_a_full_queue_without_spinning(void) {
     rig_stop(&rig);
 }
 
+static void a_refused_offer_comes_again_at_once_where_there_is_room(void) {
+    struct rig rig;
+    rig_start(&rig, 1, 2, 1, NULL, 0);
+    CHECK(rig_do(&rig, RAFT_EVENT_ROOM, 2) == RAFT_STALE); /* it does not lead */
+    rig_lead(&rig, 2);
+    rig_sync(&rig);
+    CHECK(rig_acknowledge(&rig, 2, 1) == RAFT_OK);
+    rig_sync(&rig);
+    CHECK(rig_do(&rig, RAFT_EVENT_ROOM, 9) == RAFT_STALE);
+    CHECK(rig_do(&rig, RAFT_EVENT_ROOM, 2) == RAFT_STALE); /* nothing is offered */
+    CHECK(rig_do(&rig, RAFT_EVENT_PROPOSE, 0) == RAFT_OK);
+    rig_take(&rig);
+    rig_persist(&rig);
+    CHECK(rig_find(&rig, RAFT_APPEND, 2)->end == 2);
+    CHECK(rig_step(&rig, &(struct raft_event){
+                             .kind = RAFT_EVENT_SENT, .id = 2, .index = 1}) == RAFT_OK);
+    CHECK(!raft_has_actions(rig.raft));
+    CHECK(rig_do(&rig, RAFT_EVENT_ROOM, 2) == RAFT_OK);
+    rig_take(&rig);
+    const struct raft_message *again = rig_find(&rig, RAFT_APPEND, 2);
+    CHECK(again != NULL && again->first == 2 && again->end == 2);
+    rig_stop(&rig);
+}
+
 static void entries_go_out_before_our_own_disk_has_them(void) {
     struct rig rig;
     rig_start(&rig, 1, 3, 1, NULL, 0);
@@ -586,6 +610,7 @@ int main(void) {
         TEST(c17_the_uncommitted_tail_is_bounded),
         TEST(c18_lost_entries_are_asked_for_again),
         TEST(offers_wait_for_a_full_queue_without_spinning),
+        TEST(a_refused_offer_comes_again_at_once_where_there_is_room),
         TEST(entries_go_out_before_our_own_disk_has_them),
     };
     for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {

@@ -176,6 +176,32 @@ static void test_torn_sectors(void) {
     storetest_end();
 }
 
+/* A process that is killed while it fills ahead leaves a file that ends anywhere. What is torn
+ * in there later is torn all the same. */
+static void test_torn_in_a_broken_filling(void) {
+    storetest_begin_with(0, 5, 1);
+    storerig_close(&rig);
+    struct buffer file = {0};
+    storetest_copy_file(storetest_last_segment(), &file);
+    memset(buffer_reserve(&file, 1000), '\n', 1000);
+    buffer_extend(&file, 1000);
+    memfs_put(storetest_last_segment(), buffer_span(&file));
+    CHECK(storerig_open(&rig) == STATUS_OK);
+    CHECK(!rig.recovery.tail_cut && !rig.recovery.quarantined);
+    storetest_append(&log_a, 1, 1, 200);
+    storetest_copy_file(storetest_last_segment(), &file);
+    storerig_close(&rig);
+    char *half = memmem(file.bytes, file.size, "key-6-1", strlen("key-6-1"));
+    CHECK(half != NULL);
+    memset(half, '\n', (size_t)(file.bytes + file.size - half));
+    memfs_put(storetest_last_segment(), buffer_span(&file));
+    CHECK(storerig_open(&rig) == STATUS_OK);
+    CHECK(rig.recovery.tail_cut && !rig.recovery.quarantined);
+    storerig_check_log(&rig, &log_a, 1, 5);
+    buffer_free(&file);
+    storetest_end();
+}
+
 /* --- damage --------------------------------------------------------------------------- */
 
 static void test_quarantine(void) {
@@ -396,6 +422,7 @@ int main(int argc, char **argv) {
     test_truncate_everywhere();
     test_torn_at_every_byte();
     test_torn_sectors();
+    test_torn_in_a_broken_filling();
     test_quarantine();
     test_damaged_last_line_is_no_torn_one();
     test_moved_lines();

@@ -228,6 +228,32 @@ static void test_full_disk(void) {
     exit(1);
 }
 
+/* The same for a snapshot: whoever hears of a full disk finds the older one in its place. */
+static void test_full_disk_under_a_snapshot(void) {
+    for (unsigned long n = 1; n < 60; n++) {
+        storetest_begin_with(1000, 40, 1);
+        CHECK(storerig_snapshot(&rig, STORE_SLOT_OWN, &log_a, 20, false, 0) == STATUS_OK);
+        memfs_fail_at(n, MEMFS_ENOSPC, false);
+        enum status status = storerig_snapshot(&rig, STORE_SLOT_OWN, &log_a, 30, false, 0);
+        bool hit = memfs_hit();
+        memfs_fail_at(0, MEMFS_EIO, false);
+        if (status == STATUS_NO_SPACE) {
+            check_snapshot_bytes(20, &log_a);
+        } else if (status == STATUS_OK) {
+            check_snapshot_bytes(30, &log_a);
+        } else {
+            CHECK(status == STATUS_IO);
+        }
+        storetest_end();
+        if (!hit) {
+            CHECK(status == STATUS_OK && n > 10);
+            return;
+        }
+    }
+    fprintf(stderr, "a snapshot makes more calls than that\n");
+    exit(1);
+}
+
 /* --- the real file system ------------------------------------------------------------- */
 
 static char real_path[128];
@@ -298,6 +324,7 @@ int main(void) {
     test_damaged_snapshot();
     test_damaged_log_under_a_snapshot();
     test_full_disk();
+    test_full_disk_under_a_snapshot();
     test_real_files();
     test_lock();
     puts("storage, more: ok");

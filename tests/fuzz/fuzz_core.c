@@ -266,6 +266,8 @@ static void do_one(struct world *world) {
         compact(world);
     } else if (kind == 33) {
         install(world);
+    } else if (kind == 34) {
+        do_plain(world, RAFT_EVENT_ROOM);
     } else {
         world->now_ms += take(world) * 4u;
         step_quietly(world, (struct raft_event){.kind = RAFT_EVENT_TICK});

@@ -173,7 +173,9 @@ static void stored_write(struct world *world, struct durable *durable,
         durable->term = job->meta.term;
         durable->vote = job->meta.voted_for;
     }
-    if (before->truncate_from > 0 && job->truncate_from == 0) {
+    /* A cut whose sync failed may have been made all the same; the member ends. */
+    bool failed = job->status != STATUS_OK && job->status != STATUS_NO_SPACE;
+    if (before->truncate_from > 0 && (job->truncate_from == 0 || failed)) {
         forget_from(durable, before->truncate_from);
     }
     if (job->status == STATUS_OK && job->first <= job->last) {
@@ -241,8 +243,10 @@ static void check_recovered(struct world *world, const struct server *server,
 }
 
 /* What a crash left although it was never reported counts as well: the member builds on it. */
-static void keep_recovered(const struct server *server, struct durable *durable) {
+static void keep_recovered(struct world *world, const struct server *server,
+                           struct durable *durable) {
     const struct node *node = server->node;
+    uint64_t reported = durable->last;
     uint64_t snapshot = node->snapshots.position.index;
     durable->known = true;
     durable->term = node->meta.term;
@@ -250,6 +254,9 @@ static void keep_recovered(const struct server *server, struct durable *durable)
     durable->snapshot = snapshot > durable->snapshot ? snapshot : durable->snapshot;
     for (uint64_t i = snapshot + 1; i <= node->entries.last; i++) {
         keep_line(durable, i, entries_peek(&node->entries, i));
+        if (i > reported) {
+            check_order(world, node->meta.node_id, entries_peek(&node->entries, i));
+        }
     }
 }
 
@@ -292,7 +299,7 @@ void checker_started(struct world *world, struct server *server, bool quarantine
         world_fail(world, "s%u takes a crash for damage", server->number + 1);
     } else {
         check_recovered(world, server, durable);
-        keep_recovered(server, durable);
+        keep_recovered(world, server, durable);
     }
 }
 
