@@ -412,6 +412,7 @@ class _Log:
         self.good_end = 0
         self.bad: Line | None = None
         self.bad_why = ""
+        self.misplaced = False
 
     def load(self) -> None:
         segments = numbered(self.report.path, LOG_PREFIX)
@@ -435,7 +436,8 @@ class _Log:
         self.data = segment.path.read_bytes()
         allowed = self.base + 1 if self.seeking else self.expected
         holds_base = self.seeking and is_first and segment.index < allowed
-        if segment.index != allowed and not holds_base:
+        self.misplaced = segment.index != allowed and not holds_base
+        if self.misplaced:
             self.bad = Line(b"", 1, 0)
             gap = segment.index > allowed
             self.bad_why = (
@@ -505,7 +507,7 @@ class _Log:
         report = self.report
         text = self.data[self.good_end :].rstrip(b"\n")
         verdict = "damage"
-        if not later and segment.index <= self.expected and not report.quarantined:
+        if not later and not self.misplaced and not report.quarantined:
             expect = b'{"index":%d,"term":' % (self.last_index + 1)
             verdict = _judge(text, self.good_end, len(self.data), expect)
         ends = f"the log ends at entry {self.expected - 1}"

@@ -27,7 +27,7 @@ def test_disk_jobs(tmp_path: Path) -> None:
     """What a directory does with a job and what memory does with it are the same."""
     names = ("backend_memory", "backend_store", "disk_jobs", "reader", "writing")
     server = [f"csrc/server/{name}.c" for name in names]
-    node = ["csrc/node/job.c", "csrc/node/batch.c"]
+    node = [f"csrc/node/{name}.c" for name in ("job", "batch", "sessions")]
     sources = [
         "tests/c/test_disk_jobs.c",
         *server,

@@ -128,6 +128,16 @@ def test_it_judges_corruptions_as_the_engine_does(made: Made, tmp_path: Path) ->
     assert min(tally.values()) >= CI_CORRUPTIONS // 50, tally
 
 
+@pytest.mark.parametrize("content", [b"", b"\n\n", b'{"index":', b"x\n"])
+def test_a_file_that_overlaps_is_damage(made: Made, tmp_path: Path, content: bytes) -> None:
+    last = max(name for name in made.closed if name.startswith("log-"))
+    name = f"log-{int(last[4:-6]) + 1:020d}.jsonl"
+    directory = made.copy(tmp_path / "copy", {**made.closed, name: content})
+    verdict = said_by_tool(inspect(directory))
+    assert verdict == (True, False, *said_by_tool(inspect(made.copy(tmp_path / "sound")))[2:])
+    assert verdict == said_by_engine(directory, made.address)
+
+
 @pytest.mark.slow
 def test_it_judges_100000_corruptions_as_the_engine_does(made: Made, tmp_path: Path) -> None:
     print(sweep(made, tmp_path, 100_000, 1_000_000))

@@ -411,7 +411,7 @@ static bool read_one(struct sessions *sessions, struct span line) {
     return true;
 }
 
-enum status sessions_read(struct sessions *sessions, struct span lines) {
+enum status sessions_read(struct sessions *sessions, struct span lines, uint64_t index) {
     sessions_clear(sessions);
     while (lines.size > 0) {
         const char *lf = memchr(lines.data, '\n', lines.size);
@@ -421,6 +421,11 @@ enum status sessions_read(struct sessions *sessions, struct span lines) {
             return STATUS_CORRUPT;
         }
         lines = (struct span){lf + 1, lines.size - size - 1};
+    }
+    const struct session *newest = sessions->lists[SESSION_BY_ANSWER].newest;
+    if (newest != NULL && newest->done_index > index) {
+        sessions_clear(sessions);
+        return STATUS_CORRUPT;
     }
     return STATUS_OK;
 }

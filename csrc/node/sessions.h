@@ -95,8 +95,9 @@ void sessions_store(struct sessions *sessions, uint64_t index, int32_t code, str
  * the one that was used longest ago first; without an answer where none is kept. */
 void sessions_write(const struct sessions *sessions, struct buffer *lines);
 
-/* Replace everything by what was written. STATUS_CORRUPT: not what sessions_write writes; then
- * it is empty. */
-enum status sessions_read(struct sessions *sessions, struct span lines) MUST_USE;
+/* Replace everything by what was written as of `index`. STATUS_CORRUPT: not what sessions_write
+ * writes there; then it is empty. */
+enum status sessions_read(struct sessions *sessions, struct span lines,
+                          uint64_t index) MUST_USE;
 
 #endif

@@ -526,7 +526,8 @@ static void loaded(struct node *node, struct job *job) {
         node_fail(node, job->status, job->error.text);
         return;
     }
-    if (sessions_read(&node->applies.sessions, buffer_span(&job->sessions)) != STATUS_OK) {
+    if (sessions_read(&node->applies.sessions, buffer_span(&job->sessions),
+                      job->snapshot.index) != STATUS_OK) {
         node_fail(node, STATUS_CORRUPT, "a snapshot's sessions are not what was written");
         return;
     }

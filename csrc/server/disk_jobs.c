@@ -7,6 +7,7 @@
 #include <inttypes.h>
 
 #include "base/memory.h"
+#include "node/sessions.h"
 #include "server/reader.h"
 #include "wire/configuration.h"
 
@@ -107,6 +108,29 @@ static bool has_configuration(const struct snapshot_header *header) {
     return sound;
 }
 
+/* The same holds for clients' sessions that no node could take over. The file is whole, but
+ * nobody's snapshot yet. */
+static enum status check_sessions(struct disk_jobs *jobs, struct job *job) {
+    const struct backend *backend = &jobs->backend;
+    struct reader *reader =
+        reader_new(backend->calls->snapshot_file(backend->self, STORE_SLOT_RECEIVED));
+    struct buffer lines;
+    struct sessions sessions;
+    buffer_init(&lines);
+    sessions_init(&sessions, 0);
+    enum status status = reader_take_sessions(reader, &lines, &job->error);
+    if (status == STATUS_OK &&
+        sessions_read(&sessions, buffer_span(&lines), job->header.index) != STATUS_OK) {
+        status = error_set(&job->error, STATUS_CORRUPT,
+                           "the snapshot that came in has sessions that nobody writes");
+    }
+    reader->file = FILE_CLOSED; /* it stays the slot's */
+    reader->cargo.drop(&reader->cargo);
+    sessions_clear(&sessions);
+    buffer_free(&lines);
+    return status;
+}
+
 /* Hand the header over with a copy of the text that it borrows. */
 static enum status read_header(struct disk_jobs *jobs, struct job *job) {
     uint32_t crc;
@@ -134,6 +158,9 @@ static enum status read_header(struct disk_jobs *jobs, struct job *job) {
 static enum status install_snapshot(struct disk_jobs *jobs, struct job *job) {
     const struct backend_calls *calls = jobs->backend.calls;
     enum status status = read_header(jobs, job);
+    if (status == STATUS_OK) {
+        status = check_sessions(jobs, job);
+    }
     if (status == STATUS_OK) {
         status = calls->snapshot_commit(jobs->backend.self, STORE_SLOT_RECEIVED, &job->header,
                                         job->reset_log, &job->error);

@@ -9,7 +9,9 @@
 #define SECTOR_BYTES 512u
 
 /* The size of a filled file is a multiple of this; one that is not has been trimmed. */
+#ifndef BLOCK_BYTES
 #define BLOCK_BYTES 4096u
+#endif
 
 /* A live segment is filled ahead with line feeds in steps of this, and the filling is synced
  * before anything is written over it. Measured on ext4 on a 2-core virtual machine, write +

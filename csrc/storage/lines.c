@@ -1,7 +1,9 @@
 /* Reading a file line by line; see lines.h. */
 #include "storage/lines.h"
 
+#ifndef READ_BYTES
 #define READ_BYTES (128u * 1024u)
+#endif
 
 void lines_open(struct lines *lines, const struct file *file, uint64_t offset, uint64_t limit,
                 size_t line_bytes_max) {

@@ -8,7 +8,9 @@
 #include "storage/layout.h"
 #include "wire/line.h"
 
+#ifndef COPY_BYTES
 #define COPY_BYTES (128u * 1024u)
+#endif
 
 enum status quarantine_set(struct directory *directory, const char *name, uint64_t line,
                            uint64_t offset, uint64_t entry, struct error *error) {

@@ -11,7 +11,7 @@
  *  2. Entry S has the snapshot's checksum, or S + 1 continues it: the entries behind S count.
  *  3. The first line that does not check, or is not the next entry, ends the log. In the last
  *     segment torn.h decides whether it was torn - then it is cut - or damaged. Anywhere else,
- *     a missing segment included, it is damage.
+ *     a missing segment or one too many included, it is damage.
  *  4. Damage may have been acknowledged. The mark quarantine.jsonl is made durable; then all
  *     that follows the last good line is moved to side files NAME.damaged-N, later segments
  *     first, so that a crash in between leaves the same picture; then the log is cut there.
@@ -203,8 +203,9 @@ static enum status read_segment(struct recovery *recovery, size_t number, struct
     uint64_t first_allowed =
         recovery->seeking ? recovery->snapshot_index + 1 : recovery->expected;
     bool may_hold_snapshot = recovery->seeking && number == 0;
-    if (segment->first_index != first_allowed &&
-        !(may_hold_snapshot && segment->first_index < first_allowed)) {
+    recovery->misplaced = segment->first_index != first_allowed &&
+                          !(may_hold_snapshot && segment->first_index < first_allowed);
+    if (recovery->misplaced) {
         recovery->bad_line = 1; /* a gap before it, or an overlap */
         return STATUS_OK;
     }
@@ -373,8 +374,7 @@ static enum status end_log(struct recovery *recovery, struct error *error) {
                                &text_end, error);
     }
     enum torn_verdict verdict = TORN_DAMAGE;
-    bool in_order = recovery->segment->first_index <= recovery->expected;
-    if (status == STATUS_OK && is_last && in_order && !recovery->quarantined) {
+    if (status == STATUS_OK && is_last && !recovery->misplaced && !recovery->quarantined) {
         status = judge(recovery, recovery->good_end, text_end, &verdict, error);
     }
     if (status != STATUS_OK) {

@@ -29,6 +29,7 @@ struct recovery {
     uint64_t expected;       /* index of the next entry */
     uint32_t seed;           /* checksum of the entry before it */
     struct segment *segment; /* being read */
+    bool misplaced;          /* it does not begin where the one before it ends */
     uint64_t good_end;       /* offset behind its last good line */
     uint64_t bad_line;       /* number of the first bad line since; 0: none */
 };

@@ -10,7 +10,9 @@
 #include "storage/segment.h"
 
 #define SYNC_STEP_BYTES (4u * 1024 * 1024)
+#ifndef LOAD_BYTES
 #define LOAD_BYTES (256u * 1024u)
+#endif
 
 static const char *const slot_names[SNAPFILE_SLOTS] = {
     [STORE_SLOT_OWN] = "snapshot-own" FILE_TEMPORARY_SUFFIX,

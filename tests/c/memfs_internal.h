@@ -6,7 +6,9 @@
 
 #define SECTOR 512u
 #define NODES_MAX 512
+#ifndef NAMES_MAX
 #define NAMES_MAX 128
+#endif
 #define CHANGES_MAX 512
 #define FDS_MAX 64
 #define FD_FIRST 1000

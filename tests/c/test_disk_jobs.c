@@ -107,7 +107,9 @@ static uint64_t check_all(struct disk_jobs *jobs) {
     return total;
 }
 
-static const char *configuration = CONFIGURATION; /* that the next snapshot names */
+/* What the next snapshot names and holds. */
+static const char *configuration = CONFIGURATION;
+static const char *session; /* NULL: none */
 
 static struct job *take_job(void) {
     struct job *job = job_new(JOB_SNAPSHOT_TAKE);
@@ -123,7 +125,10 @@ static uint64_t take(struct disk_jobs *jobs, struct span pieces, enum status exp
     struct job *job = take_job();
     struct buffer line;
     buffer_init(&line);
-    snapshot_write_header(&line, &job->header);
+    uint32_t seed = snapshot_write_header(&line, &job->header);
+    if (session != NULL) {
+        snapshot_write_session(&line, (struct span){session, strlen(session)}, seed);
+    }
     do_simple(jobs, JOB_SNAPSHOT_BEGIN, STATUS_OK);
     write_state(jobs, buffer_span(&line), pieces);
     uint64_t total = check_all(jobs);
@@ -234,9 +239,10 @@ static void pieces_make(struct buffer *pieces, size_t piece_bytes, unsigned coun
 }
 
 /* Sealed and whole, but no node could start from it. */
-static void refuse_without_configuration(struct backend from, struct backend to) {
+static void refuse_unusable(struct backend from, struct backend to) {
     static const char *const NONE[] = {"{}", "{\"members\":7}",
                                        "{\"members\":[],\"joint\":false}"};
+    static const char *const SESSIONS[] = {"7", "[\"a\",0,5,4,0,1]", "[\"a\",1,5,6,0,1]"};
     struct disk_jobs sender, receiver;
     struct writing sending, receiving;
     struct error error = {0};
@@ -251,9 +257,20 @@ static void refuse_without_configuration(struct backend from, struct backend to)
         install(&receiver, ENTRIES, 0, STATUS_CORRUPT);
     }
     configuration = CONFIGURATION;
+    for (size_t i = 0; i < sizeof(SESSIONS) / sizeof(SESSIONS[0]); i++) {
+        session = SESSIONS[i];
+        carry(&sender, &receiver, take(&sender, SPAN("1\n"), STATUS_OK));
+        install(&receiver, ENTRIES, 0, STATUS_CORRUPT);
+    }
     struct job *job = job_new(JOB_SNAPSHOT_LOAD);
     job->snapshot.index = ENTRIES;
     job_free(done(&receiver, job, STATUS_NOT_FOUND));
+    session = "[\"a\",1,5,5,0,1]";
+    uint64_t total = take(&sender, SPAN("1\n"), STATUS_OK);
+    carry(&sender, &receiver, total);
+    install(&receiver, ENTRIES, total, STATUS_OK);
+    load(&receiver, SPAN("1\n"));
+    session = NULL;
     disk_jobs_clear(&sender);
     disk_jobs_clear(&receiver);
     writing_clear(&sending);
@@ -300,7 +317,8 @@ int main(int count, char **arguments) {
     test_pair(open_directory(folder, "a"), backend_memory(), 3000000, 2);
     test_pair(backend_memory(), open_directory(folder, "b"), 100, 20000);
     test_pair(open_directory(folder, "c"), open_directory(folder, "d"), 1000, 3);
-    refuse_without_configuration(backend_memory(), backend_memory());
+    refuse_unusable(backend_memory(), backend_memory());
+    refuse_unusable(backend_memory(), open_directory(folder, "e"));
     CHECK(memory_live_count() == 0);
     printf("ok\n");
     return 0;

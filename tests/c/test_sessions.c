@@ -153,11 +153,13 @@ static void test_read(void) {
     sessions_init(&sessions, 1);
     for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
         struct span lines = {refused[i], strlen(refused[i])};
-        CHECK(sessions_read(&sessions, lines) == STATUS_CORRUPT);
+        CHECK(sessions_read(&sessions, lines, 9) == STATUS_CORRUPT);
         CHECK(sessions.count == 0);
     }
     struct span good = SPAN("[\"a\\\"]\",4,5,7,105,{}]\n[\"b\",1,6,9,0]\n");
-    CHECK(sessions_read(&sessions, good) == STATUS_OK);
+    CHECK(sessions_read(&sessions, good, 8) == STATUS_CORRUPT); /* later than what it is of */
+    CHECK(sessions.count == 0);
+    CHECK(sessions_read(&sessions, good, 9) == STATUS_OK);
     struct buffer lines;
     buffer_init(&lines);
     sessions_write(&sessions, &lines);
@@ -256,7 +258,7 @@ static void install(const struct member *early, struct member *late) {
     struct buffer lines;
     buffer_init(&lines);
     sessions_write(&early->sessions, &lines);
-    CHECK(sessions_read(&late->sessions, buffer_span(&lines)) == STATUS_OK);
+    CHECK(sessions_read(&late->sessions, buffer_span(&lines), early->answered) == STATUS_OK);
     late->offered = late->answered = early->answered;
     buffer_free(&lines);
 }

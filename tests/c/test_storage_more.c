@@ -178,6 +178,29 @@ static void test_damaged_snapshot(void) {
     storetest_end();
 }
 
+/* A file that begins with an entry that the one before it holds is none of ours, whatever is in
+ * it: what is written next must not go there. */
+static void test_overlapping_segment(void) {
+    static const char *const CONTENTS[] = {"", "\n\n\n", "{\"index\":6,\"term\":1,\"ti", "x\n"};
+    storetest_begin_with(0, 5, 1);
+    storerig_close(&rig);
+    struct memfs_image *image = memfs_save();
+    for (size_t i = 0; i < sizeof(CONTENTS) / sizeof(CONTENTS[0]); i++) {
+        memfs_load(image);
+        memfs_put("log-00000000000000000003.jsonl",
+                  (struct span){CONTENTS[i], strlen(CONTENTS[i])});
+        CHECK(storerig_open(&rig) == STATUS_OK && rig.recovery.quarantined);
+        CHECK(storetest_count_files("log-00000000000000000003.jsonl.damaged-1") == 1);
+        storerig_check_log(&rig, &log_a, 1, 5);
+        storetest_reopen();
+        CHECK(rig.recovery.quarantined);
+        storerig_check_log(&rig, &log_a, 1, 5);
+        storerig_close(&rig);
+    }
+    memfs_image_free(image);
+    storetest_end();
+}
+
 /* --- a full disk ---------------------------------------------------------------------- */
 
 /* A log that is no longer what was written is the disk's fault, not the snapshot's: whoever goes
@@ -322,6 +345,7 @@ int main(void) {
     test_received_snapshot();
     test_crash_between_snapshot_and_log();
     test_damaged_snapshot();
+    test_overlapping_segment();
     test_damaged_log_under_a_snapshot();
     test_full_disk();
     test_full_disk_under_a_snapshot();

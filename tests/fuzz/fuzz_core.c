@@ -163,9 +163,12 @@ static void take_actions(struct world *world) {
     if (world->writing || world->voting) {
         return; /* one write at a time, as the host does */
     }
+    bool any = raft_has_actions(world->raft);
     raft_take_actions(world->raft, &world->actions);
     raft_peek_state(world->raft, &world->state);
     const struct raft_actions *actions = &world->actions;
+    MUST(any || (actions->message_count == 0 && !actions->save_vote &&
+                 actions->truncate_from == 0 && actions->append_first > actions->append_last));
     for (uint32_t i = 0; i < actions->message_count; i++) {
         const struct raft_message *message = &actions->messages[i];
         MUST(message->to != world->state.id && message->from == world->state.id);
@@ -271,10 +274,34 @@ static void do_one(struct world *world) {
     } else {
         world->now_ms += take(world) * 4u;
         step_quietly(world, (struct raft_event){.kind = RAFT_EVENT_TICK});
+        if (world->state.id == 0 && kind == 35) { /* its leader told it */
+            raft_set_id(world->raft, 1);
+            raft_peek_state(world->raft, &world->state);
+        }
     }
 }
 
-/* A member of three with a short log, a fresh server, or one whose log was damaged. */
+/* What it says of its log is of one mind. */
+static void look(const struct world *world) {
+    const struct raft_configuration *configuration;
+    const struct raft *raft = world->raft;
+    uint64_t at;
+    for (uint64_t back = 0; back < 8 && back < world->state.last.index; back++) {
+        uint64_t index = world->state.last.index - back;
+        if (index > world->state.snapshot.index) {
+            bool kept = raft_kind_at(raft, index, &configuration) == RAFT_ENTRY_CONFIGURATION;
+            MUST(kept == (configuration != NULL));
+            MUST(raft_term_at(raft, index) > 0);
+            MUST(raft_configuration_at(raft, index, &at) != NULL && at <= index);
+            MUST(!kept || (at == index && raft_configuration_at(raft, index, &at) ==
+                                              configuration));
+        }
+    }
+    (void)raft_deadline_ms(raft);
+}
+
+/* A member of three or the only one, with a short log, a fresh server, or one whose log was
+ * damaged. */
 static void start(struct world *world) {
     uint8_t shape = take(world);
     static const struct raft_entry ENTRIES[] = {{.term = 1, .kind = RAFT_ENTRY_NOOP},
@@ -284,14 +311,15 @@ static void start(struct world *world) {
                                    .seed = shape,
                                    .now_ms = 1000,
                                    .min_election_timeout_ms = 100,
-                                   .max_election_timeout_ms = 200};
+                                   .max_election_timeout_ms = 200,
+                                   .commit_notice_ms = (shape & 8) != 0 ? 2 : 0};
     if ((shape & 3) != 0) {
         options.term = 3;
         options.entries = ENTRIES;
         options.entry_count = 3;
         options.quarantined = (shape & 3) == 2;
-        options.configuration.count = 3;
-        for (uint32_t i = 0; i < 3; i++) {
+        options.configuration.count = (shape & 16) != 0 ? 1 : 3;
+        for (uint32_t i = 0; i < options.configuration.count; i++) {
             options.configuration.members[i] = (struct raft_member){.id = i + 1, .voter = true};
         }
     } else if (shape & 4) {
@@ -311,6 +339,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (int i = 0; i < EVENTS_MAX && world.size > 0; i++) {
         do_one(&world);
     }
+    look(&world);
     raft_free(world.raft);
     MUST(memory_live_count() == 0);
     return 0;

@@ -12,6 +12,7 @@
 
 #define CLUSTER "0123456789abcdef0123456789abcdef"
 #define RECORDS_MAX 200
+#define SHAPES 64 /* of a configuration */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -36,7 +37,7 @@ static uint8_t take(struct input *input) {
 }
 
 /* --- a member of three --- */
-static void write_cluster(struct buffer *json, uint8_t shape) {
+static void make_cluster(struct buffer *json, uint8_t shape) {
     static struct cluster cluster;
     cluster = (struct cluster){
         .next_id = 5, .min_election_timeout_ms = 100, .max_election_timeout_ms = 200};
@@ -49,6 +50,19 @@ static void write_cluster(struct buffer *json, uint8_t shape) {
         snprintf(cluster.addresses[i], ADDRESS_BYTES_MAX, "127.0.0.1:%u", 4001 + i);
     }
     configuration_write(json, &cluster);
+}
+
+/* Each of them is written once: that takes longer than all else that a message needs. */
+static void write_cluster(struct buffer *json, uint8_t shape) {
+    static char *made[SHAPES];
+    shape %= SHAPES;
+    if (made[shape] == NULL) {
+        struct buffer text = {0};
+        make_cluster(&text, shape);
+        made[shape] = strndup(text.bytes, buffer_count(&text));
+        buffer_free(&text);
+    }
+    buffer_append_text(json, made[shape]);
 }
 
 static uint32_t write_line(struct buffer *lines, uint64_t index, uint64_t term, uint8_t shape,
@@ -65,6 +79,10 @@ static uint32_t write_line(struct buffer *lines, uint64_t index, uint64_t term, 
         break;
     default:
         entry.kind = ENTRY_COMMAND;
+        if ((shape & 1) != 0) { /* of a client's session */
+            entry.session = (shape & 8) != 0 ? SPAN("s") : SPAN("t");
+            entry.session_seq = 1 + (shape >> 5 & 3);
+        }
         entry.tag = (struct entry_tag){1 + (shape >> 2 & 3), 1 + (shape >> 4 & 1), index};
         buffer_append_text(&body, "{\"a\":1}");
         break;
@@ -210,9 +228,14 @@ static void say_core(struct world *world, enum peer_kind kind) {
 }
 
 static void write_snapshot(struct world *world, struct buffer *file, struct raft_position at) {
+    static const struct span SESSIONS[] = {
+        SPAN("[\"s\",2,1732406400000,2,0,{\"a\":1}]"), SPAN("[\"t\",1,1732406400001,3,105]"),
+        SPAN("[\"t\",1,1732406400001,3,109,{\"type\":\"x\",\"reason\":\"y\"}]"),
+        SPAN("[\"u\",9,1732406400002,9007199254740991,115]")};
     static struct snapshot_header header;
     struct buffer configuration = {0};
-    write_cluster(&configuration, take(&world->input));
+    uint8_t shape = take(&world->input);
+    write_cluster(&configuration, shape);
     header = (struct snapshot_header){.cluster_id = CLUSTER,
                                       .index = at.index,
                                       .term = at.term,
@@ -223,6 +246,10 @@ static void write_snapshot(struct world *world, struct buffer *file, struct raft
                                       .tag_count = 1,
                                       .tags = {{2, 1, 9}}};
     uint32_t seed = snapshot_write_header(file, &header);
+    if (shape >= SHAPES) {
+        seed = snapshot_write_session(file, SESSIONS[shape / SHAPES], seed);
+        seed = snapshot_write_session(file, SESSIONS[shape % 4], seed);
+    }
     seed = snapshot_write_state(file, SPAN("{\"a\":1}"), seed);
     snapshot_write_end(file, 1, buffer_count(file), seed);
     buffer_free(&configuration);
@@ -306,20 +333,26 @@ static void say_raw(struct world *world, bool line) {
 /* --- what else happens --- */
 static void ask_as_client(struct world *world) {
     static const char *const REQUESTS[] = {
-        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"Apply\",\"params\":[\"Command\",[1]]}\n",
-        "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"Apply\",\"params\":[\"Query\",[1]]}\n",
-        "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"AddServer\",\"params\":[\":4009\"]}\n",
-        "{\"jsonrpc\":\"2.0\",\"id\":4,\"method\":\"RemoveServer\",\"params\":[\":4003\"]}\n",
-        "{\"jsonrpc\":\"2.0\",\"id\":5,\"method\":\"TakeSnapshot\"}\n",
-        "{\"jsonrpc\":\"2.0\",\"id\":6,\"method\":\"GetServerState\",\"params\":[true]}\n",
+        "\"Apply\",\"params\":[\"Command\",[1]]",
+        "\"Apply\",\"params\":[\"Query\",[1]]",
+        "\"AddServer\",\"params\":[\":4009\"]",
+        "\"RemoveServer\",\"params\":[\":4003\"]",
+        "\"TakeSnapshot\"",
+        "\"GetServerState\",\"params\":[true]",
+        "\"Apply\",\"params\":{\"kind\":\"Command\",\"input\":[7],\"session\":\"s\",\"seq\":2}",
+        "\"Apply\",\"params\":{\"kind\":\"LocalQuery\",\"input\":[8],\"min_index\":5}",
+        "\"Apply\",\"params\":{\"kind\":\"LocalQuery\",\"input\":[9],\"max_staleness_ms\":50}",
     };
-    const char *request = REQUESTS[take(&world->input) % 6];
+    char request[200];
+    int bytes = snprintf(request, sizeof(request),
+                         "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":%s}\n",
+                         REQUESTS[take(&world->input) % 9]);
     struct nodehost_end *client = &world->host.ends[NODEHOST_ENDS_MAX - 1];
     if (client->conn == NULL) {
         client->conn = node_conn_open(world->host.node, client);
         client->dialled = client->closing = false;
     }
-    nodehost_receive(&world->host, client, (struct span){request, strlen(request)});
+    nodehost_receive(&world->host, client, (struct span){request, (size_t)bytes});
 }
 
 /* Somebody answers our dials, as the member that we wanted or as somebody else. */
@@ -436,8 +469,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         world.commit_index = status.commit_index;
         check_alive(&world);
     }
-    for (int i = 0; i < 10; i++) {
-        nodehost_wait(&world.host, 500);
+    for (uint64_t ms = 300; ms <= 5000; ms *= 4) { /* elections, and time-outs of all kinds */
+        nodehost_wait(&world.host, ms);
     }
     for (int i = 0; i < NODEHOST_ENDS_MAX; i++) {
         check_sent(&world.host.ends[i]);
