@@ -177,8 +177,24 @@ static void test_closing_ones_are_bounded(void) {
     for (uint32_t i = 0; i < CROWD; i++) {
         dial(&host, host.address, SENDER);
     }
-    net_run(host.net);
+    CHECK(!net_run(host.net, NET_NEVER_MS));
     CHECK(host.connected == CROWD && host.net->finishing == 0);
+    net_close(host.net);
+}
+
+/* Left, by one who runs it or because the time is over, the loop goes on where it was. */
+static void test_left_and_run_again(void) {
+    struct host host = {.crowded = true};
+    struct error error = {0};
+    CHECK(net_open(&EVENTS, &host, &host.net, &error) == STATUS_OK);
+    net_leave(host.net);
+    CHECK(net_run(host.net, NET_NEVER_MS) && host.turns == 0);
+    net_turn_soon(host.net);
+    CHECK(net_run(host.net, TURN_MS) && host.turns == 1);
+    net_turn_soon(host.net);
+    CHECK(net_run(host.net, TURN_MS) && host.turns == 2);
+    net_stop(host.net);
+    CHECK(!net_run(host.net, TURN_MS));
     net_close(host.net);
 }
 
@@ -199,6 +215,7 @@ static void test_never_run(void) {
 int main(void) {
     test_connections();
     test_closing_ones_are_bounded();
+    test_left_and_run_again();
     test_never_run();
     CHECK(memory_live_count() == 0);
     printf("ok\n");
