@@ -35,8 +35,10 @@ from cluster import (
 MakeCluster = Callable[..., Cluster]
 LIMITS = (Path(__file__).resolve().parent.parent / "csrc" / "base" / "limits.h").read_text()
 MIB = 1 << 20
-LATENCY_FACTOR = 20  # and at least this many milliseconds, below which noise rules
+LATENCY_FACTOR = 20  # while the flood comes in; and at least so many milliseconds (noise)
 LATENCY_MS = 40
+USUAL_FACTOR = 2  # when it is in, with all who made it still there; the same
+USUAL_MS = 1
 SLACK = 24 * MIB
 """What an allocator, the interpreter and a turn's batches may add: two batches for the machine
 (2 x 4 MiB and as much for their outputs) and the buffers of one read."""
@@ -89,7 +91,8 @@ class WellBehaved:
 
 @contextlib.contextmanager
 def attack(member: Member, bound: int, what: str) -> Iterator[None]:
-    """Around an attack: memory grows by at most `bound`; another client is served all along."""
+    """Around an attack: memory grows by at most `bound`; another client is served all along,
+    and as usual when there is nothing new to do for the attackers."""
     client = WellBehaved(member)
     usual = client.median_ms()
     before = memory(member, "VmRSS")
@@ -102,6 +105,11 @@ def attack(member: Member, bound: int, what: str) -> Iterator[None]:
     )
     assert grown <= bound, f"{what}: {grown / MIB:.1f} MiB more, at most {bound / MIB:.1f}"
     assert during <= max(LATENCY_FACTOR * usual, LATENCY_MS), (during, usual)
+    wait_for(
+        "others are served as usual",
+        lambda: client.median_ms() <= max(USUAL_FACTOR * usual, USUAL_MS),
+        30,
+    )
     client.connection.close()
 
 
