@@ -8,7 +8,9 @@
 #include "base/assert.h"
 
 /* --- the cluster --- */
-#define MEMBERS_MAX 16                /* voters and learners in one configuration */
+#ifndef MEMBERS_MAX
+#define MEMBERS_MAX 16 /* voters and learners in one configuration */
+#endif
 #define ADDRESS_BYTES_MAX 280         /* "host:port": a DNS name is at most 253 */
 #define NUMBER_MAX ((1ULL << 53) - 1) /* terms and indexes from outside: exact in any JSON */
 
@@ -152,9 +154,13 @@
 /* Unsent to all closing connections: past that one more is broken at once. */
 #define FINISH_UNSENT_BYTES_MAX (64u * 1024 * 1024)
 #define KEEPALIVE_SECONDS 60u
+#ifndef SNAPSHOT_IO_BYTES
 #define SNAPSHOT_IO_BYTES (1024u * 1024) /* of a snapshot, read at once */
+#endif
 /* Of our own snapshot, read back and checked between two writes of the log. */
+#ifndef SNAPSHOT_CHECK_BYTES
 #define SNAPSHOT_CHECK_BYTES (512u * 1024)
+#endif
 
 STATIC_ASSERT(APPEND_BYTES_MAX + ENTRY_BYTES_MAX <= PEER_PAYLOAD_BYTES_MAX, "a message fits");
 STATIC_ASSERT(PROPOSE_BYTES_MAX + ENTRY_BYTES_MAX <= PEER_PAYLOAD_BYTES_MAX, "a message fits");

@@ -6,7 +6,9 @@
 #include "base/memory.h"
 #include "wire/cursor.h"
 
+#ifndef BUCKETS
 #define BUCKETS 32768u /* a power of two */
+#endif
 #define EVENTS_MIN 64u
 #define NOTHING_DUE UINT64_MAX
 #define NOTHING_SAID "{}" /* stands for an error's empty text */

@@ -20,7 +20,9 @@
         }                                                                                      \
     } while (0)
 
+#ifndef NODEHOST_ENDS_MAX
 #define NODEHOST_ENDS_MAX 64
+#endif
 
 /* The host's end of one of the node's connections. */
 struct nodehost_end {
