@@ -19,6 +19,20 @@ def rooms(*names: str) -> list[str]:
     )
 
 
+def build_member(name: str, sanitizer: str) -> Path:
+    """tests/c/<name>.c with whole members."""
+    return build(
+        f"{name}_{sanitizer.split(',')[0]}",
+        [
+            f"tests/c/{name}.c",
+            *rooms("base", "wire", "raft", "storage", "node", "net", "server"),
+        ],
+        sanitize=False,
+        flags=[f"-fsanitize={sanitizer}", "-Wno-format-truncation"],
+        libs=LIBRARIES,
+    )
+
+
 def test_net() -> None:
     run(build("test_net", ["tests/c/test_net.c", *rooms("base", "net")], libs=LIBRARIES))
 
@@ -120,17 +134,13 @@ def test_node_held() -> None:
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_members_in_c(sanitizer: str, tmp_path: Path) -> None:
     """Carried, answered, stopped, freed: no leak, no race."""
-    sources = [
-        "tests/c/server_smoke.c",
-        *rooms("base", "wire", "raft", "storage", "node", "net", "server"),
-    ]
-    program = build(
-        f"server_smoke_{sanitizer.split(',')[0]}",
-        sources,
-        sanitize=False,
-        flags=[f"-fsanitize={sanitizer}", "-Wno-format-truncation"],
-        libs=LIBRARIES,
-    )
     folder = tmp_path / "data"
     folder.mkdir()
-    run(program, str(folder))
+    run(build_member("server_smoke", sanitizer), str(folder))
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_the_loop_between_threads(sanitizer: str, tmp_path: Path) -> None:
+    """Machines and disks that are fast, slow and stuck in turn; members stop at any moment."""
+    said = run(build_member("server_stress", sanitizer), str(tmp_path), "4", "1")
+    assert said == "ok\n"

@@ -354,3 +354,31 @@ def test_a_forked_process_leaves_it_alone(server: Server) -> None:
         os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
     assert server.command("count") == 2
+
+
+class Forking(Echo):
+    """A machine whose "fork" returns twice."""
+
+    child = 0
+
+    def apply(self, ctx: raftpico.ApplyContext, input: Any) -> Any:
+        if input == "fork":
+            self.child = os.fork()
+        return os.getpid()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_that_apply_forked_off_leaves_it_alone() -> None:
+    """It has the sockets, and the loop went along: nobody may hear from it."""
+    machine = Forking()
+    with Server(machine, ANY) as server, raftpico.Client(server.addr) as client:
+        client.create_cluster()
+        client.command("fork")
+        try:
+            assert {client.command(0) for _ in range(100)} == {os.getpid()}
+            wait_for("it ends", lambda: os.waitpid(machine.child, os.WNOHANG)[0] != 0)
+        except BaseException:
+            os.kill(machine.child, signal.SIGKILL)
+            os.waitpid(machine.child, 0)
+            raise

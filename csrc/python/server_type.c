@@ -185,6 +185,10 @@ static enum status run_loop(PyObject *self, PyObject **raised) {
     struct apply_batch *batch = NULL;
     bool stopped = false;
     while (true) {
+        if (!is_open(self)) { /* a process that apply() forked off: it must not run the loop */
+            apply_batch_free(batch);
+            return STATUS_PYTHON;
+        }
         batch = exchange(server, batch, &stopped);
         if (PyErr_CheckSignals() < 0) {
             take_signal(self, raised);

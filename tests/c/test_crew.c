@@ -132,8 +132,8 @@ static void taken_from_one_at_work_for_long(void) {
     wait_for_loop(&watch);
     CHECK(watch.own);
     CHECK(watch.at_ns - since_ns >= (LOOP_LENT_MS_MAX - 1) * 1000000ull);
-    CHECK(!crew_end_work(&crew, HAND_APPLY)); /* comes back too late */
-    CHECK(!crew_lends(&crew, HAND_DISK, 1));  /* not again at once */
+    CHECK(!crew.at_work && !crew_end_work(&crew, HAND_APPLY)); /* comes back too late */
+    CHECK(!crew_lends(&crew, HAND_DISK, 1));                   /* not again at once */
     pass_time(LOOP_LEND_AGAIN_MS + 1);
     CHECK(crew_lends(&crew, HAND_DISK, 1));
     clear();

@@ -50,6 +50,9 @@ void loop_take_done(struct server *of) {
 
 void disk_jobs_do(struct disk_jobs *jobs, struct job *job) {
     (void)jobs;
+    uv_mutex_lock(&server.crew.mutex);
+    CHECK(server.crew.at_work == (server.crew.holder == HAND_DISK)); /* or nobody looks */
+    uv_mutex_unlock(&server.crew.mutex);
     job->status = STATUS_OK;
     said.jobs++;
 }
@@ -119,6 +122,7 @@ static void all_that_waits_is_taken_before_the_loop_runs(void) {
     server_finish_batch(&server, first);
     CHECK(said.looks == 1 && said.wakes == 0); /* its own loop need not be woken */
     CHECK(wait_batch(&stopped) == second && server.crew.holder == HAND_APPLY);
+    CHECK(server.crew.at_work); /* else its own thread would never take it back */
     CHECK(said.runs == 0 && !stopped);
     server_finish_batch(&server, second);
     clear();
@@ -144,8 +148,9 @@ static void the_loop_stays_beside_small_batches_only(void) {
         give(HAND_APPLY);
         struct apply_batch *batch = place(cases[i].kind, cases[i].count);
         CHECK(wait_batch(&stopped) == batch && server.crew.holder == cases[i].holder);
-        server_finish_batch(&server, batch);
         bool own = cases[i].holder == HAND_APPLY;
+        CHECK(server.crew.at_work == own);
+        server_finish_batch(&server, batch);
         CHECK(said.looks == (own ? 1 : 0) && said.wakes == (own ? 0 : 1));
         clear();
     }
