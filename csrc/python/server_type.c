@@ -18,7 +18,7 @@
 #include "python/machine.h"
 #include "server/server.h"
 
-#define WAIT_MS 100                   /* the longest that a signal waits for run() to see it */
+#define WAIT_MS 100                   /* a signal waits for run() twice so long at most */
 #define CLOSE_POLL_NS (1000L * 1000L) /* while callers leave */
 
 struct server_object {

@@ -1,6 +1,7 @@
 /* Between the loop and the apply thread: batches that wait for the machine, and batches that
  * are done. A batch is the apply thread's from batches_wait() or batches_take() to
- * batches_finish(), or until it has taken the loop along with it. */
+ * batches_finish(). One that was placed needs no waking: the thread is given the loop next, or
+ * is not idle and looks here anyway. */
 #ifndef RAFTPICO_SERVER_BATCHES_H
 #define RAFTPICO_SERVER_BATCHES_H
 

@@ -5,7 +5,8 @@
  *     the same, under that of crew: disk (jobs), batches, the loop itself
  *     handed from thread to thread along with a job or a batch: writing
  *
- * Until server_start() and after the loop was joined, all of it belongs to the caller. */
+ * Until server_start() and after both threads were joined, all of it belongs to the caller: the
+ * disk's may have the loop still, which has ended, and give the node what it has done. */
 #ifndef RAFTPICO_SERVER_INTERNAL_H
 #define RAFTPICO_SERVER_INTERNAL_H
 

@@ -52,8 +52,9 @@ void server_stop(struct server *server);
 /* Joins the threads and frees. The apply thread must have left wait/finish. */
 void server_close(struct server *server);
 
-/* Apply thread: the next batch, or NULL after `timeout_ms` or when the server stopped
- * (*stopped). Blocks, and may run the loop meanwhile; call it without the GIL. */
+/* Apply thread: the next batch, or NULL after `timeout_ms` (at most once more as long, where it
+ * ran the loop first) or when the server stopped (*stopped). Blocks, and may run the loop
+ * meanwhile: call it without the GIL, and never in a process that was forked off. */
 struct apply_batch *server_wait_batch(struct server *server, uint32_t timeout_ms,
                                       bool *stopped);
 void server_finish_batch(struct server *server, struct apply_batch *batch);
