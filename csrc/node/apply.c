@@ -424,7 +424,7 @@ static void command_done(struct node *node, const struct apply_batch *batch,
  * comes next is behind it in the same batch, so no query sees less for that. */
 static bool may_gather(const struct node *node) {
     const struct applies *applies = &node->applies;
-    return !applies->urgent && !node->stopping && !node->stopped &&
+    return !applies->urgent && !node->stopping && !node->stopped && apply_has_room(node) &&
            applies->filling->count < APPLY_GATHER_ITEMS_MAX &&
            node->now_ms < applies->gather_until_ms;
 }

@@ -33,9 +33,12 @@ static void take_batches(struct server *server) {
     }
 }
 
+/* After the end they stay where they are, and are freed with that. */
 void loop_take_done(struct server *server) {
-    take_jobs(server);
-    take_batches(server);
+    if (!server->over) {
+        take_jobs(server);
+        take_batches(server);
+    }
 }
 
 static void take_calls(struct server *server) {

@@ -121,15 +121,24 @@ static void block_sigpipe(sigset_t *before) {
     ASSERT(result == 0);
 }
 
+/* One is pending: take it. Where that may wait, another thread could have been faster. */
+static void take_sigpipe(void) {
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+#if defined(__linux__)
+    (void)sigtimedwait(&pipe, NULL, &(struct timespec){0});
+#else
+    int number;
+    (void)sigwait(&pipe, &number);
+#endif
+}
+
 static void unblock_sigpipe(const sigset_t *before) {
     sigset_t pending;
     if (sigismember(before, SIGPIPE) == 0 && sigpending(&pending) == 0 &&
         sigismember(&pending, SIGPIPE) == 1) {
-        sigset_t pipe;
-        int number;
-        sigemptyset(&pipe);
-        sigaddset(&pipe, SIGPIPE);
-        (void)sigwait(&pipe, &number); /* it is there: returns at once */
+        take_sigpipe();
     }
     int result = pthread_sigmask(SIG_SETMASK, before, NULL);
     ASSERT(result == 0);
