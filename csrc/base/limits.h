@@ -60,7 +60,7 @@
 #define HELD_LOOKED_AT 16u  /* clients whose lines wait: so many go on in a turn in any case */
 /* Of clients' lines and what they are answered at once, in a turn: the rest is for the next. */
 #define TURN_BYTES_MAX (512u * 1024)
-#define TURN_SHARE_BYTES_LEAST (8u * 1024) /* of one client whose lines wait */
+#define TURN_SHARE_BYTES_LEAST (8u * 1024)      /* of one client whose lines wait */
 #define EXPECTED_BYTES_MAX (1ull * 1024 * 1024) /* answers of all: as IN_FLIGHT_MAX */
 #define ANSWER_BYTES_GUESS 4096u                /* expected before there were any answers */
 #define IN_FLIGHT_SHARED_MAX 256u /* the same while other connections wait as well */
@@ -71,8 +71,10 @@
 #define CLIENTS_IN_BYTES_MAX (128ull * 1024 * 1024) /* unfinished or waiting lines of all: */
 #endif
 #define CLIENT_IN_PRESSED_BYTES_MAX                                                            \
-    4096u                             /* ... longer ones are given up, and so much is read */
-#define UNFINISHED_PRESSED_MS 1000u   /* ... first those that began so long ago */
+    4096u                           /* ... longer ones are given up, and so much is read */
+#define UNFINISHED_PRESSED_MS 1000u /* ... first those that began so long ago */
+/* Held for clients once, and three quarters of it no more: memory is given back. */
+#define GIVE_BACK_BYTES_LEAST (32ull * 1024 * 1024)
 #define CONN_IN_KEEP_BYTES 4096u      /* of an emptied input buffer: more is given back */
 #define CLIENT_STALL_MS 60000u        /* a full one that takes nothing for so long is closed */
 #define CLIENT_STALL_PRESSED_MS 1000u /* the same under pressure */
@@ -183,7 +185,7 @@ STATIC_ASSERT(DESCRIPTORS_RESERVED >= EXTRA_CONNECTIONS_MAX + 3 * MEMBERS_MAX, "
 /* By so many terms a message may be ahead of us: months of elections that fail, one after the
  * other. What is further ahead would have us use up all terms that there are. */
 #define RAFT_TERMS_AHEAD_MAX (1ull << 24)
-#define RAFT_DEPARTING_TIMEOUTS 10u  /* a removed peer is kept informed for at most so long */
+#define RAFT_DEPARTING_TIMEOUTS 10u /* a removed peer is kept informed for at most so long */
 
 /* --- default election timing, milliseconds (CreateCluster) --- */
 #define MIN_ELECTION_TIMEOUT_MS_DEFAULT 300u

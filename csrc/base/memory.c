@@ -5,6 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 static unsigned long fail_countdown;
 static atomic_long live_count;
 
@@ -44,6 +48,13 @@ void memory_free(void *block) {
         atomic_fetch_sub_explicit(&live_count, 1, memory_order_relaxed);
         free(block);
     }
+}
+
+/* Of a heap with something in use at its end glibc keeps all; it has one for each thread. */
+void memory_trim(void) {
+#if defined(__GLIBC__)
+    (void)malloc_trim(0);
+#endif
 }
 
 static void *or_die(void *block, size_t bytes) {

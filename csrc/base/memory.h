@@ -16,6 +16,10 @@ void memory_free(void *block);
 void *memory_must_alloc_zero(size_t bytes);
 void *memory_must_grow(void *block, size_t bytes);
 
+/* Give what is free back to the system, where the allocator would keep it. Takes milliseconds
+ * for each 100 MiB. */
+void memory_trim(void);
+
 /* Tests only: fail the n-th allocation from now (1 is the next); 0 switches it off. Once it has
  * failed, all later ones succeed. Not thread-safe. */
 void memory_fail_at(unsigned long n);

@@ -382,6 +382,10 @@ void conn_go_on(struct node *node) {
     load->turn_bytes_max = TURN_BYTES_MAX;
 }
 
+uint64_t node_clients_bytes(const struct node *node) {
+    return node->load.out_bytes + node->load.in_bytes;
+}
+
 /* Little, where it would only lie here. */
 size_t node_read_bytes_max(const struct node *node) {
     const struct load *load = &node->load;

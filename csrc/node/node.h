@@ -78,6 +78,7 @@ bool node_conn_is_peer(const struct node_conn *conn); /* it has said hello, righ
 /* Whether the host should read from this connection now. */
 bool node_conn_wants_input(const struct node_conn *conn);
 size_t node_read_bytes_max(const struct node *node);  /* at once, from a client */
+uint64_t node_clients_bytes(const struct node *node); /* all they left unread or unfinished */
 bool node_conn_waiting(const struct node_conn *conn); /* some request is not answered yet */
 void *node_conn_host(const struct node_conn *conn);
 void node_conn_set_host(struct node_conn *conn, void *host);

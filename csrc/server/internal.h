@@ -54,7 +54,8 @@ struct server {
     struct node *node;
     struct link *links;
     struct link *watched;
-    uint64_t review_ms; /* when all of these are looked at next */
+    uint64_t review_ms;  /* when all of these are looked at next */
+    uint64_t peak_bytes; /* that clients had us hold, since memory was last given back */
     struct crew crew;
     bool leaving;   /* the loop's: it is left, */
     enum hand next; /* ... and who is to have it then */

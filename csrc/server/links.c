@@ -119,6 +119,17 @@ static void review(struct link *link) {
     }
 }
 
+/* What many clients have us hold for a while would stay the process's for good. */
+static void give_memory_back(struct server *server) {
+    uint64_t bytes = node_clients_bytes(server->node);
+    if (bytes >= server->peak_bytes) {
+        server->peak_bytes = bytes;
+    } else if (server->peak_bytes >= GIVE_BACK_BYTES_LEAST && bytes < server->peak_bytes / 4) {
+        server->peak_bytes = bytes;
+        memory_trim();
+    }
+}
+
 /* Each is looked at when something happens to it. This is for what happens to none of them:
  * time passes, and what all have unread grows less. */
 void links_review(struct server *server) {
@@ -131,6 +142,7 @@ void links_review(struct server *server) {
         next = link->next_watched;
         review(link);
     }
+    give_memory_back(server);
 }
 
 /* --- what comes from the sockets --- */

@@ -176,7 +176,8 @@ static void on_turn(void *host) {
         return;
     }
     uint64_t deadline_ms = node_deadline_ms(server->node);
-    uint64_t review_ms = server->watched != NULL ? server->review_ms : NET_NEVER_MS;
+    bool looks = server->watched != NULL || server->peak_bytes >= GIVE_BACK_BYTES_LEAST;
+    uint64_t review_ms = looks ? server->review_ms : NET_NEVER_MS;
     net_turn_at(server->net, deadline_ms < review_ms ? deadline_ms : review_ms);
 }
 
