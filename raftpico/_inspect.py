@@ -446,6 +446,8 @@ class _Log:
                 else f"this file should begin with entry {allowed}"
             )
             return
+        if segment.index > self.base:
+            self.seeking = False  # by its name it holds nothing to pass over
         first = self.expected
         name = segment.path.name
         for line in lines_of(self.data):

@@ -138,6 +138,23 @@ def test_a_file_that_overlaps_is_damage(made: Made, tmp_path: Path, content: byt
     assert verdict == said_by_engine(directory, made.address)
 
 
+def test_a_file_that_begins_before_its_name_is_damage(made: Made, tmp_path: Path) -> None:
+    """Entries up to the snapshot's in a file that is named after the next one."""
+    (snapshot,) = [name for name in made.closed if name.startswith("snapshot-")]
+    base = int(snapshot[9:-6])
+    kept = {name: data for name, data in made.closed.items() if not name.startswith("log-")}
+    logs = sorted(name for name in made.closed if name.startswith("log-"))
+    lines = b"".join(made.closed[name] for name in logs).strip(b"\n").split(b"\n")
+    upto = [line for line in lines if json.loads(line)["index"] <= base]
+    assert upto, "the log holds nothing that the snapshot covers"
+    kept[f"log-{1:020d}.jsonl"] = b""
+    kept[f"log-{base + 1:020d}.jsonl"] = b"".join(line + b"\n" for line in upto)
+    directory = made.copy(tmp_path / "copy", kept)
+    verdict = said_by_tool(inspect(directory))
+    assert verdict == (True, False, base, base)
+    assert verdict == said_by_engine(directory, made.address)
+
+
 @pytest.mark.slow
 def test_it_judges_100000_corruptions_as_the_engine_does(made: Made, tmp_path: Path) -> None:
     print(sweep(made, tmp_path, 100_000, 1_000_000))

@@ -3,7 +3,7 @@
  * The rule: segments are read in the order of their names, each line checked against the chain.
  * With no snapshot the chain begins at entry 1 with seed 0; with a snapshot at S it begins at
  * S + 1 with the snapshot's chain checksum, and what stands before is passed over, for nothing
- * depends on it any more.
+ * depends on it any more - in a segment that begins at or before S: one named S + 1 begins there.
  *
  *  1. The log ends before S: the snapshot came from a leader, and the process died before the
  *     old log was removed. It is removed now. The same where entry S has another checksum and
@@ -208,6 +208,9 @@ static enum status read_segment(struct recovery *recovery, size_t number, struct
     if (recovery->misplaced) {
         recovery->bad_line = 1; /* a gap before it, or an overlap */
         return STATUS_OK;
+    }
+    if (segment->first_index > recovery->snapshot_index) {
+        recovery->seeking = false; /* by its name it holds nothing to pass over */
     }
     char name[NAME_BYTES_MAX];
     segment_name(LOG_PREFIX, segment->first_index, name);

@@ -201,6 +201,30 @@ static void test_overlapping_segment(void) {
     storetest_end();
 }
 
+/* Entries at or before the snapshot in a file that says it begins behind it: no crash leaves
+ * that, and what is found at the first opening is found at the next. */
+static void test_segment_that_begins_before_its_name(void) {
+    storetest_begin_with(0, 20, 1);
+    CHECK(storerig_snapshot(&rig, STORE_SLOT_OWN, &log_a, 20, false, 0) == STATUS_OK);
+    storerig_close(&rig);
+    struct buffer log = {0};
+    storetest_copy_file("log-00000000000000000001.jsonl", &log);
+    struct span text = buffer_span(&log);
+    const char *middle = memmem(text.data, text.size, "{\"index\":11,", 12);
+    CHECK(middle != NULL);
+    size_t size = (size_t)(middle - text.data);
+    memfs_put("log-00000000000000000001.jsonl", (struct span){text.data, size});
+    memfs_put("log-00000000000000000021.jsonl", (struct span){middle, text.size - size});
+    CHECK(storerig_open(&rig) == STATUS_OK);
+    for (int i = 0; i < 2; i++) {
+        CHECK(rig.recovery.quarantined && rig.recovery.last_index == 20);
+        CHECK(storetest_count_files("log-00000000000000000021.jsonl.damaged-1") == 1);
+        storetest_reopen();
+    }
+    buffer_free(&log);
+    storetest_end();
+}
+
 /* --- a full disk ---------------------------------------------------------------------- */
 
 /* A log that is no longer what was written is the disk's fault, not the snapshot's: whoever goes
@@ -346,6 +370,7 @@ int main(void) {
     test_crash_between_snapshot_and_log();
     test_damaged_snapshot();
     test_overlapping_segment();
+    test_segment_that_begins_before_its_name();
     test_damaged_log_under_a_snapshot();
     test_full_disk();
     test_full_disk_under_a_snapshot();
