@@ -493,11 +493,8 @@ class _Log:
         if entry.index > self.base:
             self.seeking = False
             return self._follow(line, name)
-        self.last_index, self.good_end, self.bad = (
-            entry.index,
-            line.offset + len(line.data),
-            None,
-        )
+        self.last_index, self.bad = entry.index, None
+        self.good_end = line.offset + len(line.data)
         if entry.index == self.base:
             self.seeking = False
             self.conflict_crc = None if entry.crc == self.base_crc else entry.crc

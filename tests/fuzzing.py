@@ -50,7 +50,10 @@ SCAN = [
 ]
 WIRE = [
     *sources("base/*.c", "wire/scan*.c"),
-    *(f"csrc/wire/{name}.c" for name in ("rpc", "rpc_params", "rpc_write", "address")),
+    *(
+        f"csrc/wire/{name}.c"
+        for name in ("rpc", "rpc_form", "rpc_params", "rpc_write", "address")
+    ),
 ]
 STORE = [
     *sources("base/*.c", "storage/*.c"),
@@ -108,7 +111,9 @@ class Target:
 
 TARGETS = {
     "scan": Target(["tests/fuzz/fuzz_scan.c", *SCAN], 500),
-    "wire": Target(["tests/fuzz/fuzz_wire.c", *WIRE], 500),
+    "wire": Target(
+        ["tests/fuzz/fuzz_wire.c", *WIRE], 500, limits={"FORM_LEARN_EVERY": 1, "RPC_FORMS": 2}
+    ),
     "storage": Target(["tests/fuzz/fuzz_storage.c", *STORE], 2500, limits=STORE_LIMITS),
     "request": Target(["tests/fuzz/fuzz_request.c", *HOST], 2000, ("-ljansson",), NODE_LIMITS),
     "peer": Target(["tests/fuzz/fuzz_peer.c", *HOST], 1000, ("-ljansson",), NODE_LIMITS),

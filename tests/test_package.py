@@ -107,6 +107,19 @@ def test_missing_pkg_config_is_explained() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_compiler_without_link_time_optimisation(tmp_path: Path) -> None:
+    """It is probed for; the build goes on without it."""
+    pytest.importorskip("setuptools")
+    compiler = tmp_path / "plain-cc"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *-flto*) exit 1; esac\nexec cc "$@"\n')
+    compiler.chmod(0o755)
+    command = ["setup.py", "build_ext", f"--build-lib={tmp_path}", f"--build-temp={tmp_path}"]
+    done = run(*command, CC=str(compiler), LDSHARED=f"{compiler} -shared")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(tmp_path.glob("raftpico/_core*.so"))
+    assert done.stdout.count("-flto") == 1, "it was tried once"
+
+
 # --- exceptions -------------------------------------------------------------------------------
 
 CODES = [-32700, -32600, -32601, -32602, -32603, *range(100, 117)]

@@ -7,7 +7,9 @@ from cbuild import build, run
 
 BASE = [f"csrc/base/{name}.c" for name in ("buffer", "memory", "random", "status")]
 SCAN = [f"csrc/wire/{name}.c" for name in ("scan", "scan_text", "scanner")]
-RPC = [f"csrc/wire/{name}.c" for name in ("rpc", "rpc_params", "rpc_write", "address")]
+RPC = [
+    f"csrc/wire/{name}.c" for name in ("rpc", "rpc_form", "rpc_params", "rpc_write", "address")
+]
 FRAME = ["csrc/wire/frame.c"]
 
 
@@ -18,6 +20,7 @@ FRAME = ["csrc/wire/frame.c"]
         ("test_address", ["csrc/wire/address.c"]),
         ("test_scan", ["tests/c/scanner_plain.c", *SCAN]),
         ("test_wire", [*RPC, *SCAN]),
+        ("test_rpc_form", [*RPC, *SCAN]),
     ],
 )
 def test_c(name: str, sources: list[str]) -> None:

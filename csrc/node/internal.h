@@ -16,6 +16,7 @@
 #include "raft/raft.h"
 #include "wire/configuration.h"
 #include "wire/entry.h"
+#include "wire/rpc_form.h"
 
 #define NEVER_MS UINT64_MAX
 
@@ -77,6 +78,7 @@ struct node {
     struct job *stuck; /* a JOB_WRITE that found no space: to be tried again */
     uint64_t stuck_retry_ms;
 
+    struct rpc_forms forms;        /* of what clients send */
     struct node_conn *dirty;       /* clients' */
     struct node_conn *dirty_peers; /* all others: these are written to first */
     struct load load;

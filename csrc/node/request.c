@@ -128,7 +128,7 @@ void request_line(struct node *node, struct node_conn *conn, struct span line) {
     }
     struct rpc_request request;
     struct span batch;
-    switch (rpc_read(line, &request, &batch)) {
+    switch (rpc_forms_read(&node->forms, line, &request, &batch)) {
     case RPC_BLANK:
         return;
     case RPC_SINGLE:

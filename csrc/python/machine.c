@@ -105,6 +105,7 @@ int machine_traverse(struct machine *machine, visitproc visit, void *arg) {
     Py_VISIT(machine->notice);
     Py_VISIT(machine->commands);
     Py_VISIT(machine->queries);
+    Py_VISIT(machine->usual_query);
     Py_VISIT(machine->context);
     return 0;
 }
@@ -115,6 +116,7 @@ void machine_clear(struct machine *machine) {
     Py_CLEAR(machine->notice);
     Py_CLEAR(machine->commands);
     Py_CLEAR(machine->queries);
+    Py_CLEAR(machine->usual_query);
     Py_CLEAR(machine->context);
 }
 
@@ -244,13 +246,30 @@ static int has_name(PyObject *names, PyObject *input) {
     return 0;
 }
 
+/* The only key of an object, borrowed; NULL where it has none or several, or is no object. The
+ * same key is mostly the same Python object, see key_cache.h. */
+static PyObject *only_key(PyObject *input) {
+    PyObject *key = NULL, *value;
+    Py_ssize_t at = 0;
+    bool one =
+        PyDict_Check(input) && PyDict_Size(input) == 1 && PyDict_Next(input, &at, &key, &value);
+    return one ? key : NULL;
+}
+
 /* NULL where the machine's declarations let the input pass as a query, else why not. */
-static const char *why_no_query(const struct machine *machine, PyObject *input) {
+static const char *why_no_query(struct machine *machine, PyObject *input) {
+    PyObject *name = only_key(input);
+    if (name != NULL && name == machine->usual_query) {
+        return NULL;
+    }
     if (machine->commands != NULL && has_name(machine->commands, input) != 0) {
         return "this is a command: send it with the kind \"Command\"";
     }
     if (machine->queries != NULL && has_name(machine->queries, input) != 1) {
         return "this is not one of the machine's queries";
+    }
+    if (name != NULL) {
+        Py_XSETREF(machine->usual_query, Py_NewRef(name));
     }
     return NULL;
 }

@@ -16,10 +16,11 @@ struct machine {
     PyObject *object;           /* the user's */
     PyObject *apply;            /* object.apply, bound once */
     PyObject *notice;           /* called with a dict for each notice; NULL for none */
-    PyObject *commands; /* frozenset of names that change the machine; NULL: not declared */
-    PyObject *queries;  /* frozenset of names that do not; NULL: not declared */
-    PyObject *context;  /* the ApplyContext of the last item, for the next one */
-    bool pieces;        /* snapshot() is a generator function */
+    PyObject *commands;    /* frozenset of names that change the machine; NULL: not declared */
+    PyObject *queries;     /* frozenset of names that do not; NULL: not declared */
+    PyObject *usual_query; /* a name that passed as a query's; NULL: none yet */
+    PyObject *context;     /* the ApplyContext of the last item, for the next one */
+    bool pieces;           /* snapshot() is a generator function */
     bool snapshot_in_process; /* snapshot() must not run in a child process */
 };
 

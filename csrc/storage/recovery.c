@@ -3,7 +3,8 @@
  * The rule: segments are read in the order of their names, each line checked against the chain.
  * With no snapshot the chain begins at entry 1 with seed 0; with a snapshot at S it begins at
  * S + 1 with the snapshot's chain checksum, and what stands before is passed over, for nothing
- * depends on it any more - in a segment that begins at or before S: one named S + 1 begins there.
+ * depends on it any more - in a segment whose name is of S or before: what is named after S + 1
+ * begins there.
  *
  *  1. The log ends before S: the snapshot came from a leader, and the process died before the
  *     old log was removed. It is removed now. The same where entry S has another checksum and

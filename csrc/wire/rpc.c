@@ -12,15 +12,7 @@
 #include "base/assert.h"
 #include "wire/rpc_inner.h"
 
-/* The members of a request's object; NULL data: absent. */
-struct envelope {
-    struct span jsonrpc;
-    struct span id;
-    struct span method;
-    struct rpc_params params;
-};
-
-static void request_init(struct rpc_request *request) {
+void rpc_request_init(struct rpc_request *request) {
     request->notification = false;
     request->id = SPAN("null");
     request->code = RPC_OK;
@@ -76,7 +68,7 @@ static bool pass_value(struct scanner *scanner, unsigned depth, struct span *val
 /* The value of the member `key` of the request. Of a member that stands there twice the last
  * one counts, as in Python's json. */
 static bool pass_member(struct scanner *scanner, unsigned depth, struct scanner_text key,
-                        struct envelope *envelope) {
+                        struct rpc_envelope *envelope) {
     struct span ignored;
     if (scanner_text_equal(key, SPAN("params"))) {
         return rpc_params_pass(scanner, depth, &envelope->params);
@@ -93,7 +85,8 @@ static bool pass_member(struct scanner *scanner, unsigned depth, struct scanner_
 }
 
 /* `scanner` stands on the request's `{`, inside `depth` brackets. */
-static bool pass_request(struct scanner *scanner, unsigned depth, struct envelope *envelope) {
+static bool pass_request(struct scanner *scanner, unsigned depth,
+                         struct rpc_envelope *envelope) {
     struct scanner_text key;
     enum scanner_step step = scanner_next_member(scanner, true, &key);
     while (step == SCANNER_ITEM) {
@@ -125,7 +118,7 @@ static bool judge_id(struct rpc_request *request, struct span id) {
     return true;
 }
 
-static void judge(struct rpc_request *request, struct envelope *envelope) {
+static void judge(struct rpc_request *request, struct rpc_envelope *envelope) {
     if (!judge_id(request, envelope->id)) {
         return;
     }
@@ -151,9 +144,9 @@ static void judge(struct rpc_request *request, struct envelope *envelope) {
 
 /* One request at `scanner`, whatever kind of value it is. False: not JSON. */
 static bool read_request(struct scanner *scanner, unsigned depth, struct rpc_request *request,
-                         struct envelope *envelope) {
-    request_init(request);
-    *envelope = (struct envelope){0};
+                         struct rpc_envelope *envelope) {
+    rpc_request_init(request);
+    *envelope = (struct rpc_envelope){0};
     if (scanner->at < scanner->end && *scanner->at == '{') {
         return pass_request(scanner, depth, envelope);
     }
@@ -181,7 +174,7 @@ static enum rpc_shape read_batch(struct scanner *scanner, struct span line,
         step = scanner_next_element(scanner, false);
     }
     *batch = (struct span){start, (size_t)(scanner->at - start)};
-    request_init(request);
+    rpc_request_init(request);
     if (step != SCANNER_END || !at_end(scanner)) {
         refuse_text(request, line, scanner);
         return RPC_SINGLE;
@@ -200,7 +193,8 @@ static enum rpc_shape read_batch(struct scanner *scanner, struct span line,
     return RPC_BATCH;
 }
 
-enum rpc_shape rpc_read(struct span line, struct rpc_request *request, struct span *batch) {
+enum rpc_shape rpc_read_envelope(struct span line, struct rpc_envelope *envelope,
+                                 struct rpc_request *request, struct span *batch) {
     struct scanner scanner = scanner_of(line);
     scanner_space(&scanner);
     if (scanner.at == scanner.end) {
@@ -209,13 +203,17 @@ enum rpc_shape rpc_read(struct span line, struct rpc_request *request, struct sp
     if (*scanner.at == '[') {
         return read_batch(&scanner, line, request, batch);
     }
-    struct envelope envelope;
-    if (!read_request(&scanner, 0, request, &envelope) || !at_end(&scanner)) {
+    if (!read_request(&scanner, 0, request, envelope) || !at_end(&scanner)) {
         refuse_text(request, line, &scanner);
     } else if (request->code == RPC_OK) {
-        judge(request, &envelope);
+        judge(request, envelope);
     }
     return RPC_SINGLE;
+}
+
+enum rpc_shape rpc_read(struct span line, struct rpc_request *request, struct span *batch) {
+    struct rpc_envelope envelope;
+    return rpc_read_envelope(line, &envelope, request, batch);
 }
 
 bool rpc_batch_next(struct span batch, size_t *at, struct rpc_request *request) {
@@ -225,7 +223,7 @@ bool rpc_batch_next(struct span batch, size_t *at, struct rpc_request *request) 
     if (scanner_next_element(&scanner, *at == 0) != SCANNER_ITEM) {
         return false;
     }
-    struct envelope envelope;
+    struct rpc_envelope envelope;
     bool valid = read_request(&scanner, 1, request, &envelope);
     ASSERT(valid); /* rpc_read has validated the batch */
     *at = (size_t)(scanner.at - batch.data);

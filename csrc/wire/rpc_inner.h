@@ -1,5 +1,5 @@
-/* What rpc.c and rpc_params.c share: the params as found in the pass over the line, before it
- * is known which method they are for (`params` may stand before `method`). */
+/* What rpc.c, rpc_params.c and rpc_form.c share: the members as found in the pass over the
+ * line, before it is known which method they are for (`params` may stand before `method`). */
 #ifndef RAFTPICO_WIRE_RPC_INNER_H
 #define RAFTPICO_WIRE_RPC_INNER_H
 
@@ -36,6 +36,22 @@ struct rpc_params {
     struct span positioned[RPC_POSITIONS_MAX]; /* the first of them, by position */
     size_t count;                              /* by position: how many there were */
 };
+
+/* The members of a request's object; NULL data: absent. */
+struct rpc_envelope {
+    struct span jsonrpc;
+    struct span id;
+    struct span method;
+    struct rpc_params params; /* by name, too, once the request is RPC_OK */
+};
+
+/* What holds of a request of which nothing has been read. */
+void rpc_request_init(struct rpc_request *request);
+
+/* rpc_read, which also says where the members stand; `envelope` is filled in where the shape is
+ * RPC_SINGLE and the code RPC_OK. */
+enum rpc_shape rpc_read_envelope(struct span line, struct rpc_envelope *envelope,
+                                 struct rpc_request *request, struct span *batch);
 
 /* Pass over the value of `params`, inside `depth` brackets, and note what it holds. */
 bool rpc_params_pass(struct scanner *scanner, unsigned depth, struct rpc_params *params);

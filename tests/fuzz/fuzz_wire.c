@@ -1,14 +1,16 @@
 /* Fuzzing what a stranger can ask: lines to requests, requests to answers.
  *
  * Each line of the input is read from a block of exactly its size. What must hold whatever
- * comes: a request or a refusal that is well formed, an answer that is JSON. Framing and the
+ * comes: a request or a refusal that is well formed, an answer that is JSON, and the same
+ * request where it is read by the form of a line before it. Framing and the
  * scanner are fuzz_scan.c's, what a node does with a request is fuzz_request.c's. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "wire/rpc.h"
+#include "same_request.h"
+#include "wire/rpc_form.h"
 #include "wire/scan.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -45,11 +47,15 @@ static void check_request(const struct rpc_request *request) {
     MUST(is_document(buffer_span(&out)));
 }
 
-static void check_line(struct span line) {
+static void check_line(struct rpc_forms *forms, struct span line) {
     struct rpc_request request;
+    struct rpc_request formed;
     struct span batch;
     bool document = is_document(line);
-    switch (rpc_read(line, &request, &batch)) {
+    enum rpc_shape shape = rpc_forms_read(forms, line, &formed, &batch);
+    MUST(shape == rpc_read(line, &request, &batch));
+    MUST(shape != RPC_SINGLE || same_request(&formed, &request));
+    switch (shape) {
     case RPC_BLANK:
         MUST(!document);
         break;
@@ -68,12 +74,13 @@ static void check_line(struct span line) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    struct rpc_forms forms = {.latest = 0};
     while (size > 0) {
         const uint8_t *lf = memchr(data, '\n', size);
         size_t bytes = lf == NULL ? size : (size_t)(lf - data);
         char *block = malloc(bytes + 1); /* ends where the line ends */
         memcpy(block + 1, data, bytes);
-        check_line((struct span){block + 1, bytes});
+        check_line(&forms, (struct span){block + 1, bytes});
         free(block);
         bytes += lf == NULL ? 0 : 1;
         data += bytes;
