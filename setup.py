@@ -11,7 +11,6 @@ Environment:
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shlex
 import shutil
@@ -158,22 +157,30 @@ class BuildEngine(build_ext):
     def can_link_time(self) -> bool:
         """Whether what is compiled for it and linked comes out whole: it takes a linker that
         knows the compiler's objects."""
-        with tempfile.TemporaryDirectory() as folder:
-            library = Path(folder, "probe.so")
-            for name, text in PROBE.items():
-                Path(folder, name).write_text(text + "\n")
-            try:
-                objects = self.compiler.compile(
-                    [str(Path(folder, name)) for name in PROBE],
-                    output_dir="/",  # which means: beside the sources
-                    extra_postargs=LINK_TIME,
-                )
-                self.compiler.link_shared_object(
-                    objects, str(library), extra_postargs=LINK_TIME
-                )
-                return bool(ctypes.CDLL(str(library)).probe() == 42)
-            except (CCompilerError, OSError, AttributeError):
-                return False
+        if "lto" in os.environ.get("CFLAGS", ""):
+            return False  # the user's choice
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                return self.links_whole(Path(folder))
+        except (CCompilerError, OSError):
+            return False
+
+    def links_whole(self, folder: Path) -> bool:
+        for name, text in PROBE.items():
+            (folder / name).write_text(text + "\n")
+        objects = self.compiler.compile(
+            [str(folder / name) for name in PROBE],
+            output_dir="/",  # which means: beside the sources
+            extra_postargs=LINK_TIME,
+        )
+        library = folder / "probe.so"
+        self.compiler.link_shared_object(objects, str(library), extra_postargs=LINK_TIME)
+        # In a process of its own: what was made with a sanitizer ends the one that loads it.
+        call = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).probe() - 42)"
+        done = subprocess.run(
+            [sys.executable, "-c", call, str(library)], capture_output=True, check=False
+        )
+        return done.returncode == 0
 
     def configure(self, ext: Extension) -> None:
         ext.extra_compile_args += pkg_config("--cflags", *LIBRARIES) or []

@@ -406,6 +406,7 @@ class _Log:
         self.conflict_crc: int | None = None
         self.dropped = False
         self.seeking = False
+        self.passed_by = False
         # Of the segment that is being read:
         self.data = b""
         self.last_index = 0
@@ -446,8 +447,9 @@ class _Log:
                 else f"this file should begin with entry {allowed}"
             )
             return
-        if segment.index > self.base:
+        if self.seeking and segment.index > self.base:
             self.seeking = False  # by its name it holds nothing to pass over
+            self.passed_by = True
         first = self.expected
         name = segment.path.name
         for line in lines_of(self.data):
@@ -530,7 +532,7 @@ class _Log:
     def _settle(self, any_segments: bool) -> None:
         report = self.report
         nothing_follows = self.expected == self.base + 1
-        before = self.seeking or self.conflict_crc is not None
+        before = self.seeking or self.passed_by or self.conflict_crc is not None
         if self.base and any_segments and (self.dropped or (before and nothing_follows)):
             report.find(
                 "note",

@@ -47,9 +47,13 @@ struct load {
     uint32_t waiting;            /* requests */
     uint32_t waiting_conns;      /* connections with a request that waits */
     uint64_t shared_ms;          /* until then each has a share of what may be in flight */
-    uint64_t out_bytes;          /* unread answers that the host holds */
-    uint64_t expected;           /* bytes that the answers under way may come to */
-    size_t answer_bytes;         /* of a large answer of late, on any connection */
+    uint64_t now_ms;             /* of the turn */
+    uint32_t deep;               /* requests past LIGHT_IN_FLIGHT of their connection */
+    uint64_t light_ms;           /* until then somebody is taken to wait for each answer: */
+    const struct node_conn *light_conn; /* ... the last to do so; to be compared, no more */
+    uint64_t out_bytes;                 /* unread answers that the host holds */
+    uint64_t expected;                  /* bytes that the answers under way may come to */
+    size_t answer_bytes;                /* of a large answer of late, on any connection */
 };
 
 struct node_conn {
@@ -72,6 +76,7 @@ struct node_conn {
     uint64_t began_ms;    /* the unfinished line */
     size_t counted_bytes; /* of `in`, in load->in_bytes */
     uint32_t waiting;     /* requests not answered yet */
+    uint32_t singles;     /* how often all was answered, since there was much */
     bool answered;        /* something, so that the next is known: */
     size_t answer_bytes;  /* of a large answer of late */
     uint64_t expected;    /* bytes that the answers to the waiting ones may come to */

@@ -26,6 +26,10 @@ void conn_wait(struct node_conn *conn, bool hears) {
         conn->waiting++;
         return;
     }
+    if (conn->waiting >= LIGHT_IN_FLIGHT) {
+        load->deep++;
+        conn->singles = 0;
+    }
     /* Of a connection that has had no answer yet, others' say what to expect. */
     uint64_t bytes = conn->answered ? conn->answer_bytes : load->answer_bytes;
     bytes = hears ? bytes : 0;
@@ -35,6 +39,16 @@ void conn_wait(struct node_conn *conn, bool hears) {
     load->waiting_conns += conn->waiting++ == 0;
 }
 
+/* All that it asked is answered, and it was never much: a client that waits for each answer? */
+static void note_single(struct load *load, struct node_conn *conn) {
+    if (conn->singles < LIGHT_SINGLES) {
+        conn->singles++;
+    } else {
+        load->light_ms = load->now_ms + LIGHT_MS;
+        load->light_conn = conn;
+    }
+}
+
 void conn_release(struct node_conn *conn) {
     ASSERT(conn->waiting > 0);
     if (conn->load != NULL) {
@@ -42,7 +56,11 @@ void conn_release(struct node_conn *conn) {
         conn->expected -= bytes;
         conn->load->expected -= bytes;
         conn->load->waiting--;
-        conn->load->waiting_conns -= conn->waiting == 1;
+        conn->load->deep -= conn->waiting > LIGHT_IN_FLIGHT;
+        if (conn->waiting == 1) {
+            conn->load->waiting_conns--;
+            note_single(conn->load, conn);
+        }
     }
     conn->waiting--;
     if (conn->gone && conn->waiting == 0 && !conn->dirty) {
@@ -142,6 +160,12 @@ static bool is_full(const struct load *load) {
     return load->waiting >= IN_FLIGHT_MAX || load->expected >= EXPECTED_BYTES_MAX;
 }
 
+/* Those who send many at once have as much under way as they may beside one who does not: he
+ * waits for what was there before him. */
+static bool is_deep(const struct load *load) {
+    return load->light_ms > 0 && load->deep >= DEEP_IN_FLIGHT_MAX;
+}
+
 /* Whether a client's next line has room. Of one connection alone much may be in flight, which
  * makes large batches; where others wait too, each waits for the others' shares only. */
 static bool has_room(const struct node_conn *conn) {
@@ -151,7 +175,9 @@ static bool has_room(const struct node_conn *conn) {
         load->shared_ms > 0 ? IN_FLIGHT_SHARED_MAX : IN_FLIGHT_PER_CLIENT_MAX;
     uint64_t expected_max =
         held_is_pressed(load) ? CLIENT_OUT_PRESSED_BYTES_MAX : ANSWERS_IN_FLIGHT_BYTES_MAX;
-    bool crowded = is_full(load) && conn->waiting > 0;
+    bool crowded =
+        (is_full(load) && conn->waiting > 0) ||
+        (is_deep(load) && conn->waiting >= LIGHT_IN_FLIGHT && conn != load->light_conn);
     return !conn->closing && !crowded && conn->waiting < in_flight_max &&
            conn_backlog(conn) < held_backlog_max(load) && conn->expected < expected_max;
 }
@@ -325,12 +351,19 @@ static size_t take_all(struct node *node, struct node_conn *conn, struct span in
 static void hold_if_full(struct node_conn *conn) {
     if (conn->kind == CONN_CLIENT && !conn->closing && buffer_count(&conn->in) > 0 &&
         !takes_more(conn)) {
+        if (conn->waiting >= LIGHT_IN_FLIGHT) {
+            conn->singles = 0; /* for want of room it has no more under way */
+        }
         held_add(conn);
         conn->load->cut_short = conn->load->cut_short || has_room(conn);
     }
 }
 
 static void heed_shares(struct node *node) {
+    node->load.now_ms = node->now_ms;
+    if (node->now_ms >= node->load.light_ms) {
+        node->load.light_ms = 0;
+    }
     if (node->load.waiting_conns > 1) {
         node->load.shared_ms = node->now_ms + SHARED_MS;
     } else if (node->now_ms >= node->load.shared_ms) {
@@ -368,7 +401,8 @@ void conn_go_on(struct node *node) {
     load->turn++;
     load->turn_bytes = 0;
     load->cut_short = false;
-    for (uint32_t looked = 0; looked < HELD_LOOKED_AT || !is_full(load); looked++) {
+    for (uint32_t looked = 0; looked < HELD_LOOKED_AT || !(is_full(load) || is_deep(load));
+         looked++) {
         struct node_conn *conn = load->held.first;
         if (conn == NULL || conn->looked_turn == load->turn) {
             break; /* all have had their turn */

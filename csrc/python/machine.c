@@ -268,7 +268,7 @@ static const char *why_no_query(struct machine *machine, PyObject *input) {
     if (machine->queries != NULL && has_name(machine->queries, input) != 1) {
         return "this is not one of the machine's queries";
     }
-    if (name != NULL) {
+    if (name != NULL && (machine->commands != NULL || machine->queries != NULL)) {
         Py_XSETREF(machine->usual_query, Py_NewRef(name));
     }
     return NULL;

@@ -210,8 +210,9 @@ static enum status read_segment(struct recovery *recovery, size_t number, struct
         recovery->bad_line = 1; /* a gap before it, or an overlap */
         return STATUS_OK;
     }
-    if (segment->first_index > recovery->snapshot_index) {
+    if (recovery->seeking && segment->first_index > recovery->snapshot_index) {
         recovery->seeking = false; /* by its name it holds nothing to pass over */
+        recovery->passed_by = true;
     }
     char name[NAME_BYTES_MAX];
     segment_name(LOG_PREFIX, segment->first_index, name);
@@ -424,7 +425,8 @@ static bool has_broken_filling(struct journal *journal) {
 static enum status settle(struct recovery *recovery, struct error *error) {
     struct journal *journal = recovery->journal;
     bool nothing_follows = recovery->expected == recovery->snapshot_index + 1;
-    bool before_snapshot = recovery->seeking || recovery->conflicting;
+    bool before_snapshot =
+        recovery->seeking || recovery->passed_by || recovery->conflicting;
     if (journal->count > 0 && recovery->snapshot_index > 0 &&
         (recovery->dropped || (before_snapshot && nothing_follows))) {
         file_close(&journal->active);

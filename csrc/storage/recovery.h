@@ -23,6 +23,7 @@ struct recovery {
 
     /* The walk. */
     bool seeking;            /* before the snapshot's position */
+    bool passed_by;          /* ... whose entry no segment held */
     bool conflicting;        /* the log's entry at that position has another checksum ... */
     uint32_t conflict_crc;   /* ... this one */
     bool dropped;            /* ... and what follows continues that one: another history */

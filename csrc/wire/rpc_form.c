@@ -8,6 +8,11 @@
 #include "wire/rpc_inner.h"
 #include "wire/scan.h"
 
+STATIC_ASSERT(RPC_FORM_LINE_BYTES_MAX <= ID_BYTES_MAX, "no id in a line by a form is too long");
+
+/* Of a line that fits no form: scanned once in vain, not RPC_FORMS times. */
+#define LATE_BYTES 256u
+#define USE_MAX 16u /* so often a form that lines fit is kept from making way */
 #ifndef FORM_LEARN_EVERY
 #define FORM_LEARN_EVERY 8u /* misses: requests that never repeat cost next to nothing */
 #endif
@@ -26,8 +31,7 @@ static bool pass_id(struct scanner *scanner, struct rpc_request *request) {
     bool number_or_text =
         scanner->at < scanner->end && (*scanner->at == '"' || *scanner->at == '-' ||
                                        (unsigned char)(*scanner->at - '0') <= 9);
-    return number_or_text && pass_value(scanner, 1, &request->id) &&
-           request->id.size <= ID_BYTES_MAX;
+    return number_or_text && pass_value(scanner, 1, &request->id);
 }
 
 static bool pass_session(struct scanner *scanner, struct rpc_request *request) {
@@ -64,39 +68,62 @@ static bool pass_hole(enum rpc_hole hole, struct scanner *scanner,
     return false;
 }
 
-static bool fits(const struct rpc_form *form, struct span line, struct rpc_request *request) {
+enum fit {
+    FITS,
+    FITS_NOT,      /* which was seen soon */
+    FITS_NOT_LATE, /* seen behind a value that took its time: try no other form */
+};
+
+static bool begins_with(const struct scanner *scanner, const char *text, size_t bytes) {
+    return (size_t)(scanner->end - scanner->at) >= bytes &&
+           memcmp(scanner->at, text, bytes) == 0;
+}
+
+/* The last piece of text, at the line's end: most lines of another form differ there or at the
+ * very beginning. */
+static bool ends_alike(const struct rpc_form *form, struct span line) {
+    size_t bytes = form->piece[form->holes];
+    return line.size >= bytes &&
+           memcmp(line.data + line.size - bytes, form->text + form->bytes - bytes, bytes) == 0;
+}
+
+static enum fit fit_line(const struct rpc_form *form, struct span line,
+                         struct rpc_request *request) {
     struct scanner scanner = scanner_of(line);
     const char *text = form->text;
-    for (unsigned i = 0; i <= form->holes; i++) {
+    if (!ends_alike(form, line)) {
+        return FITS_NOT;
+    }
+    for (unsigned i = 0; i < form->holes; i++) {
         size_t bytes = form->piece[i];
-        if ((size_t)(scanner.end - scanner.at) < bytes ||
-            memcmp(scanner.at, text, bytes) != 0) {
-            return false;
+        if (!begins_with(&scanner, text, bytes)) {
+            break;
         }
         scanner.at += bytes;
         text += bytes;
-        if (i < form->holes && !pass_hole(form->hole[i], &scanner, request)) {
-            return false;
+        if (!pass_hole(form->hole[i], &scanner, request)) {
+            break;
+        }
+        if (i + 1 == form->holes &&
+            (size_t)(scanner.end - scanner.at) == form->piece[form->holes]) {
+            return FITS;
         }
     }
-    return scanner.at == scanner.end;
+    return (size_t)(scanner.at - line.data) > LATE_BYTES ? FITS_NOT_LATE : FITS_NOT;
 }
 
-static bool read_like(const struct rpc_form *form, struct span line,
-                      struct rpc_request *request) {
-    if (form->holes == 0) {
-        return false;
-    }
+static enum fit read_like(const struct rpc_form *form, struct span line,
+                          struct rpc_request *request) {
     rpc_request_init(request); /* also after a form that fitted half-way */
-    if (!fits(form, line, request)) {
-        return false;
+    enum fit fit = fit_line(form, line, request);
+    if (fit == FITS) {
+        request->method = RPC_APPLY;
+        request->notification = form->notification;
+        request->kind = form->kind;
+        request->index = form->index;
+        request->max_staleness_ms = form->max_staleness_ms;
     }
-    request->method = RPC_APPLY;
-    request->notification = form->notification;
-    request->kind = form->kind;
-    request->index = form->index;
-    request->max_staleness_ms = form->max_staleness_ms;
-    return true;
+    return fit;
 }
 
 /* --- a line to learn from --------------------------------------------------------------------
@@ -163,6 +190,7 @@ static void learn(struct rpc_form *form, struct span line, const struct rpc_requ
         from = varying.value[i].data + varying.value[i].size;
     }
     add_piece(form, varying.count, &used, from, line.data + line.size);
+    form->bytes = used;
 }
 
 /* --- the whole -------------------------------------------------------------------------------
@@ -172,12 +200,37 @@ static bool read_by_form(struct rpc_forms *forms, struct span line,
                          struct rpc_request *request) {
     for (unsigned i = 0; i < RPC_FORMS; i++) {
         unsigned at = (forms->latest + i) % RPC_FORMS;
-        if (read_like(&forms->forms[at], line, request)) {
+        struct rpc_form *form = &forms->forms[at];
+        enum fit fit = form->holes > 0 ? read_like(form, line, request) : FITS_NOT;
+        if (fit == FITS) {
             forms->latest = at;
+            form->use += form->use < USE_MAX ? 1 : 0;
             return true;
+        }
+        if (fit == FITS_NOT_LATE) {
+            return false;
         }
     }
     return false;
+}
+
+/* A line that fitted no form: one in FORM_LEARN_EVERY makes a form that is of little use make
+ * way for its own, or of less use. */
+static void learn_sometimes(struct rpc_forms *forms, struct span line,
+                            const struct rpc_request *request,
+                            const struct rpc_envelope *envelope) {
+    struct rpc_form *form = &forms->forms[forms->next];
+    forms->misses++;
+    forms->dice = forms->dice * 1664525u + 1013904223u;
+    if (form->holes > 0 && (forms->dice >> 16) % FORM_LEARN_EVERY != 0) {
+        return;
+    }
+    forms->next = (forms->next + 1) % RPC_FORMS;
+    if (form->use > 0) {
+        form->use--;
+    } else {
+        learn(form, line, request, envelope);
+    }
 }
 
 enum rpc_shape rpc_forms_read(struct rpc_forms *forms, struct span line,
@@ -189,9 +242,8 @@ enum rpc_shape rpc_forms_read(struct rpc_forms *forms, struct span line,
     struct rpc_envelope envelope;
     enum rpc_shape shape = rpc_read_envelope(line, &envelope, request, batch);
     if (may_fit && shape == RPC_SINGLE && request->code == RPC_OK &&
-        request->method == RPC_APPLY && forms->misses++ % FORM_LEARN_EVERY == 0) {
-        learn(&forms->forms[forms->next], line, request, &envelope);
-        forms->next = (forms->next + 1) % RPC_FORMS;
+        request->method == RPC_APPLY) {
+        learn_sometimes(forms, line, request, &envelope);
     }
     return shape;
 }

@@ -7,6 +7,10 @@
  * values: JSON's grammar is context free, so the rest of the line needs no second look. The
  * values in the holes are validated like any other.
  *
+ * The forms are those of all clients. One that is of use stays: a form makes way for a new one
+ * only when others' lines have fitted none, often enough, since lines fitted it. A line that
+ * fits none costs little more than without forms.
+ *
  * Invariant: what comes out is, in every field, what rpc_read makes of the line (tests/fuzz/
  * fuzz_wire.c holds the two against each other). */
 #ifndef RAFTPICO_WIRE_RPC_FORM_H
@@ -19,7 +23,7 @@
 #endif
 #define RPC_FORM_HOLES_MAX 4        /* id, input, session and seq, or id, input and min_index */
 #define RPC_FORM_TEXT_BYTES_MAX 240 /* of the text around the holes */
-#define RPC_FORM_LINE_BYTES_MAX 16384u /* longer ones gain nothing, and could be made to cost */
+#define RPC_FORM_LINE_BYTES_MAX 4096u /* longer ones gain next to nothing */
 
 /* What stands in a hole. */
 enum rpc_hole {
@@ -34,10 +38,12 @@ struct rpc_form {
     unsigned holes;                         /* 0: nothing is kept here */
     enum rpc_hole hole[RPC_FORM_HOLES_MAX]; /* in their order in the line */
     size_t piece[RPC_FORM_HOLES_MAX + 1];   /* bytes of text before each, and behind the last */
+    unsigned use;                           /* lines that fitted, less chances to replace it */
     bool notification;
     enum rpc_apply_kind kind;
     bool index;
     uint64_t max_staleness_ms;
+    size_t bytes;                       /* of text in all */
     char text[RPC_FORM_TEXT_BYTES_MAX]; /* the pieces, one behind the other */
 };
 
@@ -45,7 +51,8 @@ struct rpc_form {
 struct rpc_forms {
     struct rpc_form forms[RPC_FORMS];
     unsigned latest; /* the one that fitted last: tried first */
-    unsigned next;   /* the one to be replaced */
+    unsigned next;   /* the one to make way, if it is of no use any more */
+    uint32_t dice;   /* so that nobody's lines are in step with what is learned */
     unsigned misses; /* requests that could have had a form, and fitted none */
 };
 

@@ -199,6 +199,94 @@ static void test_who_is_not_alone_has_a_share(void) {
     nodehost_clear(&host);
 }
 
+/* So often that he is known to wait for each answer. */
+static void ask_often(int client) {
+    for (uint32_t i = 0; i <= LIGHT_SINGLES; i++) {
+        CHECK(host.node->load.light_ms == 0);
+        ask(client);
+    }
+    CHECK(host.node->load.light_ms == host.now_ms + LIGHT_MS);
+}
+
+/* Many at once: from then on he has to be known anew. */
+static void test_who_sends_many_does_not_wait(void) {
+    start();
+    for (uint32_t i = 0; i < LIGHT_SINGLES; i++) {
+        ask(1);
+    }
+    send_commands(1, LIGHT_IN_FLIGHT + 1);
+    nodehost_turn(&host);
+    CHECK(host.node->load.light_ms == 0);
+    for (uint32_t i = 1; i < LIGHT_SINGLES; i++) {
+        ask(1);
+        CHECK(host.node->load.light_ms == 0);
+    }
+    ask(1);
+    CHECK(host.node->load.light_ms == host.now_ms + LIGHT_MS);
+    nodehost_clear(&host);
+}
+
+/* Beside a client that waits for each answer the others have little in flight, so that little
+ * is before what he asks; soon after he stops asking it is as before. */
+static void test_who_waits_for_each_answer(void) {
+    const uint32_t many = IN_FLIGHT_SHARED_MAX;
+    const uint32_t few = LIGHT_IN_FLIGHT + DEEP_IN_FLIGHT_MAX;
+    start();
+    ask(1); /* so that it is known how large answers are */
+    send_commands(1, many);
+    CHECK(clients[1]->conn->waiting == many && host.node->load.deep == many - LIGHT_IN_FLIGHT);
+    nodehost_turn(&host);
+    CHECK(host.node->load.deep == 0);
+    ask_often(2);
+    send_commands(1, many);
+    send_commands(0, many);
+    CHECK(clients[1]->conn->waiting == few && is_held(1));
+    CHECK(clients[0]->conn->waiting == LIGHT_IN_FLIGHT && is_held(0));
+    CHECK(host.node->load.deep == DEEP_IN_FLIGHT_MAX);
+    ask(2);
+    CHECK(answers(2) == LIGHT_SINGLES + 2);
+    nodehost_turn(&host);
+    CHECK(answers(1) == 1 + 2 * many && answers(0) == many);
+    nodehost_wait(&host, LIGHT_MS);
+    send_commands(1, many);
+    CHECK(clients[1]->conn->waiting == many);
+    nodehost_turn(&host);
+    nodehost_clear(&host);
+}
+
+/* A client that has waited for each answer need not be kept from sending many itself. */
+static void test_nobody_is_kept_from_himself(void) {
+    start();
+    ask_often(1);
+    send_commands(1, IN_FLIGHT_SHARED_MAX);
+    CHECK(clients[1]->conn->waiting == IN_FLIGHT_SHARED_MAX);
+    nodehost_turn(&host);
+    nodehost_clear(&host);
+}
+
+/* Who sends many at once is not one who waits, though for want of room he has but few under
+ * way: else two of them would hold each other up for ever. */
+static void test_who_is_held_up_is_none_who_waits(void) {
+    start();
+    ask_often(2);
+    for (int round = 0; round < 20; round++) {
+        send_commands(0, IN_FLIGHT_SHARED_MAX);
+        send_commands(1, IN_FLIGHT_SHARED_MAX);
+        CHECK(is_held(0) && is_held(1));
+        while (is_held(0) || is_held(1)) {
+            nodehost_turn(&host);
+        }
+        host.now_ms++;
+    }
+    CHECK(host.node->load.light_ms == host.now_ms - 20 + LIGHT_MS);
+    nodehost_wait(&host, LIGHT_MS);
+    CHECK(host.node->load.light_ms == 0);
+    send_commands(0, IN_FLIGHT_SHARED_MAX);
+    CHECK(clients[0]->conn->waiting == IN_FLIGHT_SHARED_MAX);
+    nodehost_turn(&host);
+    nodehost_clear(&host);
+}
+
 /* --- unfinished lines ------------------------------------------------------------------------ */
 
 #define PIECE (2 * CLIENT_IN_PRESSED_BYTES_MAX)
@@ -336,6 +424,10 @@ int main(void) {
     test_a_peers_input_presses_no_client();
     test_notifications_are_in_flight();
     test_who_is_not_alone_has_a_share();
+    test_who_sends_many_does_not_wait();
+    test_who_waits_for_each_answer();
+    test_nobody_is_kept_from_himself();
+    test_who_is_held_up_is_none_who_waits();
     test_a_flood_of_what_is_answered_at_once_is_cut_short();
     test_unfinished_lines_are_bounded();
     test_what_began_long_ago_makes_room();

@@ -119,28 +119,47 @@ static void test_pairs(void) {
     }
 }
 
-/* As many clients as there are forms take turns; one more is read in whole, and right. */
+static void write_line(char line[200], unsigned client, unsigned number) {
+    CHECK(snprintf(line, 200, APPLY("%u", "{\"x\":%u,\"kind\":\"Query\",\"input\":[%u]}"),
+                   number, client, number) > 0);
+}
+
+/* As many clients as there are forms take turns; one more is read in whole, and right, until
+ * another one is gone. */
 static void test_turns(void) {
     struct rpc_forms forms = {.latest = 0};
-    char lines[RPC_FORMS + 1][200];
-    for (size_t i = 0; i <= RPC_FORMS; i++) {
-        CHECK(snprintf(lines[i], sizeof(lines[i]),
-                       APPLY("%zu", "{\"x\":%zu,\"kind\":\"Query\",\"input\":[%zu]}"), i, i,
-                       i) > 0);
+    char line[200];
+    for (unsigned i = 0; i < 10u * RPC_FORMS; i++) {
+        write_line(line, i % RPC_FORMS, i);
+        CHECK(check_text(&forms, line) == (i >= RPC_FORMS));
     }
-    for (size_t i = 0; i < RPC_FORMS; i++) {
-        forms.misses = 0; /* the next one is learned */
-        CHECK(!check_text(&forms, lines[i]));
-    }
-    for (size_t i = 0; i < 5 * (size_t)RPC_FORMS; i++) {
-        CHECK(check_text(&forms, lines[i % RPC_FORMS]));
-    }
-    CHECK(!check_text(&forms, lines[RPC_FORMS]));
     unsigned read_whole = 0;
-    while (!check_text(&forms, lines[RPC_FORMS])) {
-        CHECK(++read_whole < 100); /* after some it is learned */
+    do {
+        CHECK(read_whole++ < 1000);
+        write_line(line, RPC_FORMS, read_whole);
+    } while (!check_text(&forms, line));
+    CHECK(read_whole > RPC_FORMS);
+}
+
+/* Beside a client whose lines never repeat, in whatever step with it, one whose lines do goes
+ * on by its form, and one that comes later gets its form soon. */
+static void test_company(void) {
+    for (unsigned others = 1; others <= 9; others++) {
+        struct rpc_forms forms = {.latest = 0};
+        char line[200];
+        unsigned found[2] = {0, 0};
+        for (unsigned i = 0; i < 2000; i++) {
+            for (unsigned other = 0; other < others; other++) {
+                write_line(line, 1000 + i * others + other, i);
+                CHECK(!check_text(&forms, line));
+            }
+            for (unsigned client = 0; client < 1 + i / 1000; client++) {
+                write_line(line, client, i);
+                found[client] += check_text(&forms, line) ? 1 : 0;
+            }
+        }
+        CHECK(found[0] > 1800 && found[1] > 800);
     }
-    CHECK(check_text(&forms, lines[RPC_FORMS]) && read_whole > 1);
 }
 
 /* What is long is read in whole: its text, its id or all of it. */
@@ -152,10 +171,9 @@ static void test_long_lines(void) {
         int bytes;
         bool found;
     } CASES[] = {
-        {APPLY("7", "{\"kind\":\"Query\",\"input\":\"%.*s\"}"), 10000, true},
+        {APPLY("7", "{\"kind\":\"Query\",\"input\":\"%.*s\"}"), 4000, true},
         {APPLY("7", "{\"kind\":\"Query\",\"input\":\"%.*s\"}"), RPC_FORM_LINE_BYTES_MAX, false},
-        {APPLY("\"%.*s\"", "[\"Query\",1]"), ID_BYTES_MAX - 2, true},
-        {APPLY("\"%.*s\"", "[\"Query\",1]"), ID_BYTES_MAX - 1, false},
+        {APPLY("\"%.*s\"", "[\"Query\",1]"), ID_BYTES_MAX - 200, true},
         {APPLY("7", "{\"x\":\"%.*s\",\"kind\":\"Query\",\"input\":1}"), 100, true},
         {APPLY("7", "{\"x\":\"%.*s\",\"kind\":\"Query\",\"input\":1}"), RPC_FORM_TEXT_BYTES_MAX,
          false},
@@ -169,17 +187,12 @@ static void test_long_lines(void) {
     }
 }
 
-/* A line of a known form whose value is at a limit of rpc_read's, or one past it. */
-static void test_limits_of_values(void) {
-    static char line[ID_BYTES_MAX + 200];
-    static char text[ID_BYTES_MAX];
-    memset(text, 'x', sizeof(text));
+/* A line of a known form whose value is as deep as may be, or one past it. */
+static void test_depth(void) {
+    char line[3 * JSON_DEPTH_MAX];
     for (int past = 0; past < 2; past++) {
         struct rpc_forms forms = {.latest = 0};
         CHECK(!check_text(&forms, APPLY("7", "[\"Query\",1]")));
-        CHECK(snprintf(line, sizeof(line), APPLY("\"%.*s\"", "[\"Query\",1]"),
-                       (int)ID_BYTES_MAX - 2 + past, text) > 0);
-        CHECK(check_text(&forms, line) == (past == 0));
         char open[JSON_DEPTH_MAX] = "", close[JSON_DEPTH_MAX] = "";
         int depth = (int)JSON_DEPTH_MAX - 2 + past;
         memset(open, '[', (size_t)depth);
@@ -238,8 +251,9 @@ static void test_mixed(void) {
 int main(void) {
     test_pairs();
     test_turns();
+    test_company();
     test_long_lines();
-    test_limits_of_values();
+    test_depth();
     test_changed_bytes();
     test_mixed();
     puts("ok");

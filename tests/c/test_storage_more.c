@@ -201,28 +201,51 @@ static void test_overlapping_segment(void) {
     storetest_end();
 }
 
-/* Entries at or before the snapshot in a file that says it begins behind it: no crash leaves
- * that, and what is found at the first opening is found at the next. */
-static void test_segment_that_begins_before_its_name(void) {
-    storetest_begin_with(0, 20, 1);
-    CHECK(storerig_snapshot(&rig, STORE_SLOT_OWN, &log_a, 20, false, 0) == STATUS_OK);
-    storerig_close(&rig);
-    struct buffer log = {0};
-    storetest_copy_file("log-00000000000000000001.jsonl", &log);
-    struct span text = buffer_span(&log);
-    const char *middle = memmem(text.data, text.size, "{\"index\":11,", 12);
+/* The log's files after a segment of entries that end before the snapshot's, 20, comes one that
+ * says it begins behind it, and holds `text`. */
+static void open_with_next_segment(struct span log, struct span text) {
+    const char *middle = memmem(log.data, log.size, "{\"index\":11,", 12);
     CHECK(middle != NULL);
-    size_t size = (size_t)(middle - text.data);
-    memfs_put("log-00000000000000000001.jsonl", (struct span){text.data, size});
-    memfs_put("log-00000000000000000021.jsonl", (struct span){middle, text.size - size});
+    memfs_put("log-00000000000000000001.jsonl",
+              (struct span){log.data, (size_t)(middle - log.data)});
+    memfs_put("log-00000000000000000021.jsonl", text);
     CHECK(storerig_open(&rig) == STATUS_OK);
-    for (int i = 0; i < 2; i++) {
-        CHECK(rig.recovery.quarantined && rig.recovery.last_index == 20);
-        CHECK(storetest_count_files("log-00000000000000000021.jsonl.damaged-1") == 1);
-        storetest_reopen();
+    CHECK(rig.recovery.last_index == 20);
+}
+
+/* Whatever such a segment holds, entries from before the snapshot too: what is found at the
+ * first opening is found at the next, and the log goes on in a segment of its own. */
+static void test_segment_behind_a_gap(void) {
+    for (int way = 0; way < 8; way++) {
+        static const char *const CONTENTS[] = {"xyz\nabc\n", "", "\n\n\n"};
+        storetest_begin_with(0, 20, 1);
+        CHECK(storerig_snapshot(&rig, STORE_SLOT_OWN, &log_a, 20, false, 0) == STATUS_OK);
+        storerig_close(&rig);
+        struct buffer log = {0};
+        storetest_copy_file("log-00000000000000000001.jsonl", &log);
+        struct span text = buffer_span(&log);
+        const char *middle = memmem(text.data, text.size, "{\"index\":11,", 12);
+        CHECK(middle != NULL);
+        struct span older = {middle, text.size - (size_t)(middle - text.data)};
+        const char *content = way / 2 < 3 ? CONTENTS[way / 2] : NULL;
+        open_with_next_segment(text, content == NULL ? older
+                                                     : (struct span){content, strlen(content)});
+        bool damaged = content == NULL || content[0] == 'x';
+        CHECK(rig.recovery.quarantined == damaged);
+        CHECK(storetest_count_files("log-00000000000000000021.jsonl.damaged-1") == damaged);
+        CHECK(storetest_count_files("log-00000000000000000001") == 0);
+        if (way % 2 == 1) {
+            storetest_append(&log_a, 10, 1, 30);
+        }
+        for (int again = 0; again < 2; again++) {
+            storetest_reopen();
+            CHECK(rig.recovery.quarantined == damaged);
+            CHECK(storetest_count_files("log-00000000000000000021.jsonl.damaged-") == damaged);
+            storerig_check_log(&rig, &log_a, 21, way % 2 == 1 ? 30 : 20);
+        }
+        buffer_free(&log);
+        storetest_end();
     }
-    buffer_free(&log);
-    storetest_end();
 }
 
 /* --- a full disk ---------------------------------------------------------------------- */
@@ -370,7 +393,7 @@ int main(void) {
     test_crash_between_snapshot_and_log();
     test_damaged_snapshot();
     test_overlapping_segment();
-    test_segment_that_begins_before_its_name();
+    test_segment_behind_a_gap();
     test_damaged_log_under_a_snapshot();
     test_full_disk();
     test_full_disk_under_a_snapshot();
