@@ -35,8 +35,8 @@ from cluster import (
 MakeCluster = Callable[..., Cluster]
 LIMITS = (Path(__file__).resolve().parent.parent / "csrc" / "base" / "limits.h").read_text()
 MIB = 1 << 20
-LATENCY_FACTOR = 20  # while the flood comes in; and at least so many milliseconds (noise)
-LATENCY_MS = 40
+LATENCY_FACTOR = 10  # while the flood comes in; and at least so many milliseconds (noise)
+LATENCY_MS = 10
 USUAL_FACTOR = 2  # when it is in, with all who made it still there; the same
 USUAL_MS = 1
 SLACK = 24 * MIB

@@ -66,10 +66,12 @@
 #define IN_FLIGHT_SHARED_MAX 256u /* the same while other connections wait as well */
 #define SHARED_MS 1000u           /* which is taken to go on for this long */
 #define LIGHT_IN_FLIGHT 4u        /* of one who waits for each answer, or nearly, */
-#define LIGHT_SINGLES 8u          /* ... as he has done so often in a row */
-/* Of all others together past these, while there is such a one: what he waits for, */
-#define DEEP_IN_FLIGHT_MAX 16u
-#define LIGHT_MS 50u /* ... taken to be there for so long after each answer of his */
+#define LIGHT_SINGLES 8u          /* ... as he has done so often in a row, */
+#define LIGHT_MS 50u              /* ... taken to be there for so long after each answer */
+/* Of all, while there is such a one: then others go on one by one, since he waits for them. */
+#define BESIDE_LIGHT_IN_FLIGHT_MAX 20u
+#define BESIDE_LIGHT_EXPECTED_BYTES_MAX (64u * 1024)
+#define HELD_LOOKED_AT_BESIDE_LIGHT 2u               /* as HELD_LOOKED_AT */
 #define CLIENTS_OUT_BYTES_MAX (256ull * 1024 * 1024) /* unread answers of all: pressure */
 #define CLIENT_OUT_PRESSED_BYTES_MAX (64u * 1024)    /* ... of one, under pressure */
 #ifndef CLIENTS_IN_BYTES_MAX

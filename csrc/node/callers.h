@@ -48,7 +48,6 @@ struct load {
     uint32_t waiting_conns;      /* connections with a request that waits */
     uint64_t shared_ms;          /* until then each has a share of what may be in flight */
     uint64_t now_ms;             /* of the turn */
-    uint32_t deep;               /* requests past LIGHT_IN_FLIGHT of their connection */
     uint64_t light_ms;           /* until then somebody is taken to wait for each answer: */
     const struct node_conn *light_conn; /* ... the last to do so; to be compared, no more */
     uint64_t out_bytes;                 /* unread answers that the host holds */

@@ -27,7 +27,6 @@ void conn_wait(struct node_conn *conn, bool hears) {
         return;
     }
     if (conn->waiting >= LIGHT_IN_FLIGHT) {
-        load->deep++;
         conn->singles = 0;
     }
     /* Of a connection that has had no answer yet, others' say what to expect. */
@@ -56,7 +55,6 @@ void conn_release(struct node_conn *conn) {
         conn->expected -= bytes;
         conn->load->expected -= bytes;
         conn->load->waiting--;
-        conn->load->deep -= conn->waiting > LIGHT_IN_FLIGHT;
         if (conn->waiting == 1) {
             conn->load->waiting_conns--;
             note_single(conn->load, conn);
@@ -160,10 +158,15 @@ static bool is_full(const struct load *load) {
     return load->waiting >= IN_FLIGHT_MAX || load->expected >= EXPECTED_BYTES_MAX;
 }
 
-/* Those who send many at once have as much under way as they may beside one who does not: he
- * waits for what was there before him. */
-static bool is_deep(const struct load *load) {
-    return load->light_ms > 0 && load->deep >= DEEP_IN_FLIGHT_MAX;
+/* As much is under way as may be beside a client who waits for each answer: he waits for what
+ * was there before him. */
+static bool is_enough(const struct load *load) {
+    return load->light_ms > 0 && (load->waiting >= BESIDE_LIGHT_IN_FLIGHT_MAX ||
+                                  load->expected >= BESIDE_LIGHT_EXPECTED_BYTES_MAX);
+}
+
+static bool is_light(const struct node_conn *conn) {
+    return conn->singles >= LIGHT_SINGLES || conn == conn->load->light_conn;
 }
 
 /* Whether a client's next line has room. Of one connection alone much may be in flight, which
@@ -175,9 +178,7 @@ static bool has_room(const struct node_conn *conn) {
         load->shared_ms > 0 ? IN_FLIGHT_SHARED_MAX : IN_FLIGHT_PER_CLIENT_MAX;
     uint64_t expected_max =
         held_is_pressed(load) ? CLIENT_OUT_PRESSED_BYTES_MAX : ANSWERS_IN_FLIGHT_BYTES_MAX;
-    bool crowded =
-        (is_full(load) && conn->waiting > 0) ||
-        (is_deep(load) && conn->waiting >= LIGHT_IN_FLIGHT && conn != load->light_conn);
+    bool crowded = conn->waiting > 0 && (is_full(load) || (is_enough(load) && !is_light(conn)));
     return !conn->closing && !crowded && conn->waiting < in_flight_max &&
            conn_backlog(conn) < held_backlog_max(load) && conn->expected < expected_max;
 }
@@ -351,7 +352,7 @@ static size_t take_all(struct node *node, struct node_conn *conn, struct span in
 static void hold_if_full(struct node_conn *conn) {
     if (conn->kind == CONN_CLIENT && !conn->closing && buffer_count(&conn->in) > 0 &&
         !takes_more(conn)) {
-        if (conn->waiting >= LIGHT_IN_FLIGHT) {
+        if (conn->waiting > 0) {
             conn->singles = 0; /* for want of room it has no more under way */
         }
         held_add(conn);
@@ -393,6 +394,14 @@ static uint64_t share_of(const struct load *load) {
     return share > TURN_SHARE_BYTES_LEAST ? share : TURN_SHARE_BYTES_LEAST;
 }
 
+/* How many of those whose lines wait go on in this turn, as things are now. */
+static uint32_t held_looked_at(const struct load *load) {
+    if (is_enough(load)) {
+        return HELD_LOOKED_AT_BESIDE_LIGHT;
+    }
+    return is_full(load) ? HELD_LOOKED_AT : UINT32_MAX;
+}
+
 void conn_go_on(struct node *node) {
     heed_shares(node);
     held_heed_pressure(&node->load);
@@ -401,8 +410,7 @@ void conn_go_on(struct node *node) {
     load->turn++;
     load->turn_bytes = 0;
     load->cut_short = false;
-    for (uint32_t looked = 0; looked < HELD_LOOKED_AT || !(is_full(load) || is_deep(load));
-         looked++) {
+    for (uint32_t looked = 0; looked < held_looked_at(load); looked++) {
         struct node_conn *conn = load->held.first;
         if (conn == NULL || conn->looked_turn == load->turn) {
             break; /* all have had their turn */

@@ -230,26 +230,52 @@ static void test_who_sends_many_does_not_wait(void) {
  * is before what he asks; soon after he stops asking it is as before. */
 static void test_who_waits_for_each_answer(void) {
     const uint32_t many = IN_FLIGHT_SHARED_MAX;
-    const uint32_t few = LIGHT_IN_FLIGHT + DEEP_IN_FLIGHT_MAX;
     start();
     ask(1); /* so that it is known how large answers are */
     send_commands(1, many);
-    CHECK(clients[1]->conn->waiting == many && host.node->load.deep == many - LIGHT_IN_FLIGHT);
+    CHECK(clients[1]->conn->waiting == many);
     nodehost_turn(&host);
-    CHECK(host.node->load.deep == 0);
     ask_often(2);
     send_commands(1, many);
     send_commands(0, many);
-    CHECK(clients[1]->conn->waiting == few && is_held(1));
-    CHECK(clients[0]->conn->waiting == LIGHT_IN_FLIGHT && is_held(0));
-    CHECK(host.node->load.deep == DEEP_IN_FLIGHT_MAX);
-    ask(2);
-    CHECK(answers(2) == LIGHT_SINGLES + 2);
+    CHECK(clients[1]->conn->waiting == BESIDE_LIGHT_IN_FLIGHT_MAX && is_held(1));
+    CHECK(clients[0]->conn->waiting == 1 && is_held(0));
+    send_commands(2, LIGHT_IN_FLIGHT);
+    CHECK(clients[2]->conn->waiting == LIGHT_IN_FLIGHT && !is_held(2));
     nodehost_turn(&host);
+    CHECK(answers(2) == 1 + LIGHT_SINGLES + LIGHT_IN_FLIGHT);
     CHECK(answers(1) == 1 + 2 * many && answers(0) == many);
     nodehost_wait(&host, LIGHT_MS);
     send_commands(1, many);
     CHECK(clients[1]->conn->waiting == many);
+    nodehost_turn(&host);
+    nodehost_clear(&host);
+}
+
+/* Not only the last one who has asked is known to wait. */
+static void test_two_who_wait(void) {
+    start();
+    ask_often(1);
+    for (uint32_t i = 0; i <= LIGHT_SINGLES; i++) {
+        ask(2);
+    }
+    send_commands(0, IN_FLIGHT_SHARED_MAX);
+    send_commands(1, LIGHT_IN_FLIGHT);
+    send_commands(2, LIGHT_IN_FLIGHT);
+    CHECK(clients[1]->conn->waiting == LIGHT_IN_FLIGHT && !is_held(1));
+    CHECK(clients[2]->conn->waiting == LIGHT_IN_FLIGHT && !is_held(2));
+    nodehost_turn(&host);
+    nodehost_clear(&host);
+}
+
+/* The same where answers are large: few of them are under way. */
+static void test_large_answers_beside_one_who_waits(void) {
+    start();
+    ask_often(2);
+    clients[1]->conn->answered = true;
+    clients[1]->conn->answer_bytes = BESIDE_LIGHT_EXPECTED_BYTES_MAX / 2;
+    send_commands(1, 10);
+    CHECK(clients[1]->conn->waiting == 2 && is_held(1));
     nodehost_turn(&host);
     nodehost_clear(&host);
 }
@@ -264,21 +290,51 @@ static void test_nobody_is_kept_from_himself(void) {
     nodehost_clear(&host);
 }
 
-/* Who sends many at once is not one who waits, though for want of room he has but few under
- * way: else two of them would hold each other up for ever. */
+#define CROWD 30
+
+static bool some_are_held(struct nodehost_end *const *ends) {
+    bool any = false;
+    for (int i = 0; i < CROWD; i++) {
+        bool held = held_is_in_turn(ends[i]->conn);
+        CHECK(!held || ends[i]->conn->singles <= 1);
+        any = any || held;
+    }
+    return any;
+}
+
+/* A turn looks at a few of those whose lines wait: he who waits for each answer waits for the
+ * turn as well. */
+static void turn_once(struct nodehost_end *const *ends) {
+    uint32_t looked = 0;
+    node_turn(host.node);
+    for (int i = 0; i < CROWD; i++) {
+        looked += ends[i]->conn->looked_turn == host.node->load.turn ? 1 : 0;
+    }
+    CHECK(looked <= HELD_LOOKED_AT_BESIDE_LIGHT);
+}
+
+/* Who sends many at once is not one who waits, though for want of room he has but one under
+ * way: else some of them would hold each other up for ever. */
 static void test_who_is_held_up_is_none_who_waits(void) {
+    static const char COMMAND[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"Apply\","
+                                  "\"params\":[\"Command\",1]}\n";
+    struct nodehost_end *ends[CROWD];
     start();
     ask_often(2);
-    for (int round = 0; round < 20; round++) {
-        send_commands(0, IN_FLIGHT_SHARED_MAX);
-        send_commands(1, IN_FLIGHT_SHARED_MAX);
-        CHECK(is_held(0) && is_held(1));
-        while (is_held(0) || is_held(1)) {
-            nodehost_turn(&host);
-        }
-        host.now_ms++;
+    for (int i = 0; i < CROWD; i++) {
+        ends[i] = nodehost_open(&host);
     }
-    CHECK(host.node->load.light_ms == host.now_ms - 20 + LIGHT_MS);
+    host.node->load.waiting += BESIDE_LIGHT_IN_FLIGHT_MAX; /* others, whose answers take time */
+    for (int i = 0; i < CROWD * 20; i++) {
+        nodehost_receive(&host, ends[i % CROWD], SPAN(COMMAND));
+    }
+    CHECK(some_are_held(ends));
+    while (some_are_held(ends)) {
+        turn_once(ends);
+        nodehost_turn(&host);
+    }
+    CHECK(host.node->load.light_conn == clients[2]->conn);
+    host.node->load.waiting -= BESIDE_LIGHT_IN_FLIGHT_MAX;
     nodehost_wait(&host, LIGHT_MS);
     CHECK(host.node->load.light_ms == 0);
     send_commands(0, IN_FLIGHT_SHARED_MAX);
@@ -426,6 +482,8 @@ int main(void) {
     test_who_is_not_alone_has_a_share();
     test_who_sends_many_does_not_wait();
     test_who_waits_for_each_answer();
+    test_two_who_wait();
+    test_large_answers_beside_one_who_waits();
     test_nobody_is_kept_from_himself();
     test_who_is_held_up_is_none_who_waits();
     test_a_flood_of_what_is_answered_at_once_is_cut_short();
