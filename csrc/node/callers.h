@@ -75,6 +75,7 @@ struct node_conn {
     uint64_t began_ms;    /* the unfinished line */
     size_t counted_bytes; /* of `in`, in load->in_bytes */
     uint32_t waiting;     /* requests not answered yet */
+    uint64_t released_ms; /* when one was answered last */
     uint32_t singles;     /* how often all was answered, since there was much */
     bool answered;        /* something, so that the next is known: */
     size_t answer_bytes;  /* of a large answer of late */

@@ -55,6 +55,7 @@ void conn_release(struct node_conn *conn) {
         conn->expected -= bytes;
         conn->load->expected -= bytes;
         conn->load->waiting--;
+        conn->released_ms = conn->load->now_ms;
         if (conn->waiting == 1) {
             conn->load->waiting_conns--;
             note_single(conn->load, conn);
@@ -165,8 +166,13 @@ static bool is_enough(const struct load *load) {
                                   load->expected >= BESIDE_LIGHT_EXPECTED_BYTES_MAX);
 }
 
-static bool is_light(const struct node_conn *conn) {
-    return conn->singles >= LIGHT_SINGLES || conn == conn->load->light_conn;
+/* Whether a client makes way for one who waits for each answer. Not where its own answers do
+ * not come, for want of a leader, say: then its requests wait side by side, each for its time,
+ * and not one behind the other. */
+static bool makes_way(const struct node_conn *conn) {
+    const struct load *load = conn->load;
+    bool light = conn->singles >= LIGHT_SINGLES || conn == load->light_conn;
+    return !light && load->now_ms - conn->released_ms <= LIGHT_MS;
 }
 
 /* Whether a client's next line has room. Of one connection alone much may be in flight, which
@@ -178,7 +184,7 @@ static bool has_room(const struct node_conn *conn) {
         load->shared_ms > 0 ? IN_FLIGHT_SHARED_MAX : IN_FLIGHT_PER_CLIENT_MAX;
     uint64_t expected_max =
         held_is_pressed(load) ? CLIENT_OUT_PRESSED_BYTES_MAX : ANSWERS_IN_FLIGHT_BYTES_MAX;
-    bool crowded = conn->waiting > 0 && (is_full(load) || (is_enough(load) && !is_light(conn)));
+    bool crowded = conn->waiting > 0 && (is_full(load) || (is_enough(load) && makes_way(conn)));
     return !conn->closing && !crowded && conn->waiting < in_flight_max &&
            conn_backlog(conn) < held_backlog_max(load) && conn->expected < expected_max;
 }
@@ -422,6 +428,10 @@ void conn_go_on(struct node *node) {
         go_on(node, conn, share);
     }
     load->turn_bytes_max = TURN_BYTES_MAX;
+    struct node_conn *next = load->held.first;
+    if (next != NULL && next->looked_turn != load->turn && has_room(next)) {
+        load->cut_short = true;
+    }
 }
 
 uint64_t node_clients_bytes(const struct node *node) {

@@ -26,9 +26,10 @@ static void set_unsent(int client, size_t bytes) {
     node_conn_set_unsent(clients[client]->conn, bytes);
 }
 
+static const char ASK[] =
+    "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"Apply\",\"params\":[\"LocalQuery\",[1]]}\n";
+
 static void ask(int client) {
-    static const char ASK[] =
-        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"Apply\",\"params\":[\"LocalQuery\",[1]]}\n";
     nodehost_receive(&host, clients[client], SPAN(ASK));
     nodehost_turn(&host);
 }
@@ -259,7 +260,9 @@ static void test_two_who_wait(void) {
     for (uint32_t i = 0; i <= LIGHT_SINGLES; i++) {
         ask(2);
     }
+    ask(0);
     send_commands(0, IN_FLIGHT_SHARED_MAX);
+    CHECK(is_held(0));
     send_commands(1, LIGHT_IN_FLIGHT);
     send_commands(2, LIGHT_IN_FLIGHT);
     CHECK(clients[1]->conn->waiting == LIGHT_IN_FLIGHT && !is_held(1));
@@ -268,11 +271,53 @@ static void test_two_who_wait(void) {
     nodehost_clear(&host);
 }
 
+/* One more millisecond, in which nothing is carried out that the node wants done, while he who
+ * waits for each answer asks on. */
+static void pass_in_vain(void) {
+    host.now_ms++;
+    node_set_time(host.node, host.now_ms, host.wall_start_ms + host.now_ms);
+    host.node->load.light_ms = host.now_ms + LIGHT_MS;
+    node_turn(host.node);
+}
+
+/* A client whose answers do not come makes no way: each of its requests has its own time, and
+ * not one after the other. As few go on in a turn, the next turn comes at once. */
+static void test_who_is_not_answered_makes_no_way(void) {
+    const uint32_t many = IN_FLIGHT_SHARED_MAX / 2;
+    start();
+    clients[0] = nodehost_open(&host); /* the first one was answered before */
+    struct nodehost_end *waits = nodehost_open(&host);
+    for (uint32_t i = 0; i <= LIGHT_SINGLES; i++) {
+        nodehost_receive(&host, waits, SPAN(ASK));
+        nodehost_turn(&host);
+    }
+    for (int i = 0; i < CLIENTS; i++) {
+        ask(i);
+    }
+    for (int i = 0; i < CLIENTS; i++) {
+        send_commands(i, many);
+        CHECK(is_held(i));
+    }
+    for (uint64_t ms = 0; ms < LIGHT_MS; ms++) {
+        pass_in_vain();
+        CHECK(clients[0]->conn->waiting == BESIDE_LIGHT_IN_FLIGHT_MAX);
+        CHECK(node_deadline_ms(host.node) > host.now_ms);
+    }
+    pass_in_vain();
+    CHECK((int)is_held(0) + (int)is_held(1) + (int)is_held(2) == 1);
+    CHECK(node_deadline_ms(host.node) == host.now_ms);
+    node_turn(host.node);
+    CHECK(!is_held(0) && !is_held(1) && !is_held(2));
+    nodehost_turn(&host);
+    CHECK(answers(1) == 1 + many && answers(2) == 1 + many);
+    nodehost_clear(&host);
+}
+
 /* The same where answers are large: few of them are under way. */
 static void test_large_answers_beside_one_who_waits(void) {
     start();
     ask_often(2);
-    clients[1]->conn->answered = true;
+    ask(1);
     clients[1]->conn->answer_bytes = BESIDE_LIGHT_EXPECTED_BYTES_MAX / 2;
     send_commands(1, 10);
     CHECK(clients[1]->conn->waiting == 2 && is_held(1));
@@ -322,7 +367,9 @@ static void test_who_is_held_up_is_none_who_waits(void) {
     ask_often(2);
     for (int i = 0; i < CROWD; i++) {
         ends[i] = nodehost_open(&host);
+        nodehost_receive(&host, ends[i], SPAN(COMMAND));
     }
+    nodehost_turn(&host);
     host.node->load.waiting += BESIDE_LIGHT_IN_FLIGHT_MAX; /* others, whose answers take time */
     for (int i = 0; i < CROWD * 6; i++) {
         nodehost_receive(&host, ends[i % CROWD], SPAN(COMMAND));
@@ -481,6 +528,7 @@ int main(void) {
     test_who_is_not_alone_has_a_share();
     test_who_sends_many_does_not_wait();
     test_who_waits_for_each_answer();
+    test_who_is_not_answered_makes_no_way();
     test_two_who_wait();
     test_large_answers_beside_one_who_waits();
     test_nobody_is_kept_from_himself();
