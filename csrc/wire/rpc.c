@@ -56,15 +56,6 @@ static void refuse_text(struct rpc_request *request, struct span line,
                                (size_t)(scanner->at - line.data), scanner->reason));
 }
 
-static bool pass_value(struct scanner *scanner, unsigned depth, struct span *value) {
-    const char *start = scanner->at;
-    if (!scanner_value(scanner, depth)) {
-        return false;
-    }
-    *value = (struct span){start, (size_t)(scanner->at - start)};
-    return true;
-}
-
 /* The value of the member `key` of the request. Of a member that stands there twice the last
  * one counts, as in Python's json. */
 static bool pass_member(struct scanner *scanner, unsigned depth, struct scanner_text key,
@@ -81,7 +72,7 @@ static bool pass_member(struct scanner *scanner, unsigned depth, struct scanner_
     } else if (scanner_text_equal(key, SPAN("method"))) {
         value = &envelope->method;
     }
-    return pass_value(scanner, depth, value);
+    return rpc_pass_value(scanner, depth, value);
 }
 
 /* `scanner` stands on the request's `{`, inside `depth` brackets. */

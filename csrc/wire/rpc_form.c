@@ -20,18 +20,11 @@ STATIC_ASSERT(RPC_FORM_LINE_BYTES_MAX <= ID_BYTES_MAX, "no id in a line by a for
 /* --- a line that fits ------------------------------------------------------------------------
  */
 
-static bool pass_value(struct scanner *scanner, unsigned depth, struct span *value) {
-    const char *start = scanner->at;
-    bool valid = scanner_value(scanner, depth);
-    *value = (struct span){start, (size_t)(scanner->at - start)};
-    return valid;
-}
-
 static bool pass_id(struct scanner *scanner, struct rpc_request *request) {
     bool number_or_text =
         scanner->at < scanner->end && (*scanner->at == '"' || *scanner->at == '-' ||
                                        (unsigned char)(*scanner->at - '0') <= 9);
-    return number_or_text && pass_value(scanner, 1, &request->id);
+    return number_or_text && rpc_pass_value(scanner, 1, &request->id);
 }
 
 static bool pass_session(struct scanner *scanner, struct rpc_request *request) {
@@ -47,7 +40,7 @@ static bool pass_session(struct scanner *scanner, struct rpc_request *request) {
 
 static bool pass_number(struct scanner *scanner, uint64_t least, uint64_t *number) {
     struct span value;
-    return pass_value(scanner, 2, &value) && scan_u64(value, NUMBER_MAX, number) &&
+    return rpc_pass_value(scanner, 2, &value) && scan_u64(value, NUMBER_MAX, number) &&
            *number >= least;
 }
 
@@ -57,7 +50,7 @@ static bool pass_hole(enum rpc_hole hole, struct scanner *scanner,
     case RPC_HOLE_ID:
         return pass_id(scanner, request);
     case RPC_HOLE_INPUT:
-        return pass_value(scanner, 2, &request->input);
+        return rpc_pass_value(scanner, 2, &request->input);
     case RPC_HOLE_SESSION:
         return pass_session(scanner, request);
     case RPC_HOLE_SEQ:
@@ -220,7 +213,6 @@ static void learn_sometimes(struct rpc_forms *forms, struct span line,
                             const struct rpc_request *request,
                             const struct rpc_envelope *envelope) {
     struct rpc_form *form = &forms->forms[forms->next];
-    forms->misses++;
     forms->dice = forms->dice * 1664525u + 1013904223u;
     if (form->holes > 0 && (forms->dice >> 16) % FORM_LEARN_EVERY != 0) {
         return;

@@ -52,8 +52,8 @@ struct rpc_forms {
     struct rpc_form forms[RPC_FORMS];
     unsigned latest; /* the one that fitted last: tried first */
     unsigned next;   /* the one to make way, if it is of no use any more */
-    uint32_t dice;   /* so that nobody's lines are in step with what is learned */
-    unsigned misses; /* requests that could have had a form, and fitted none */
+    uint32_t
+        dice; /* thrown for a line that fits none: nobody is in step with what is learned */
 };
 
 /* rpc_read, faster for a line like one before it. */

@@ -67,6 +67,16 @@ void rpc_method_read(struct rpc_request *request, struct span name);
 void rpc_refuse(struct rpc_request *request, enum rpc_code code, const char *member,
                 const char *expected);
 
+/* One whole value inside `depth` brackets, `scanner` on its first byte. */
+static inline bool rpc_pass_value(struct scanner *scanner, unsigned depth, struct span *value) {
+    const char *start = scanner->at;
+    if (!scanner_value(scanner, depth)) {
+        return false;
+    }
+    *value = (struct span){start, (size_t)(scanner->at - start)};
+    return true;
+}
+
 /* The text between the quotes of a string value; NULL data where the value is no string. */
 static inline struct span rpc_string_text(struct span value) {
     if (value.data == NULL || value.data[0] != '"') {

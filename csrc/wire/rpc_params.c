@@ -116,15 +116,6 @@ void rpc_method_read(struct rpc_request *request, struct span name) {
 /* --- the pass over params --------------------------------------------------------------------
  */
 
-static bool pass_value(struct scanner *scanner, unsigned depth, struct span *value) {
-    const char *start = scanner->at;
-    if (!scanner_value(scanner, depth)) {
-        return false;
-    }
-    *value = (struct span){start, (size_t)(scanner->at - start)};
-    return true;
-}
-
 static bool pass_named(struct scanner *scanner, unsigned depth, struct rpc_params *params) {
     struct scanner_text key;
     enum scanner_step step = scanner_next_member(scanner, true, &key);
@@ -137,7 +128,7 @@ static bool pass_named(struct scanner *scanner, unsigned depth, struct rpc_param
                 break;
             }
         }
-        if (!pass_value(scanner, depth + 1, value)) {
+        if (!rpc_pass_value(scanner, depth + 1, value)) {
             return false;
         }
         step = scanner_next_member(scanner, false, &key);
@@ -151,8 +142,8 @@ static bool pass_positioned(struct scanner *scanner, unsigned depth,
     while (step == SCANNER_ITEM) {
         struct span ignored;
         bool known = params->count < RPC_POSITIONS_MAX;
-        if (!pass_value(scanner, depth + 1,
-                        known ? &params->positioned[params->count] : &ignored)) {
+        if (!rpc_pass_value(scanner, depth + 1,
+                            known ? &params->positioned[params->count] : &ignored)) {
             return false;
         }
         params->count++;

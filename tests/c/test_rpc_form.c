@@ -21,7 +21,7 @@ static bool check_line(struct rpc_forms *forms, struct span line) {
     struct span text = {copy, line.size};
     memset(&plain, 0xa5, sizeof(plain));
     memset(&formed, 0x5a, sizeof(formed));
-    unsigned misses = forms->misses;
+    uint32_t dice = forms->dice;
     enum rpc_shape shape = rpc_read(text, &plain, &plain_batch);
     enum rpc_shape formed_shape = rpc_forms_read(forms, text, &formed, &formed_batch);
     bool good = shape == formed_shape && (shape != RPC_SINGLE || same_request(&plain, &formed));
@@ -32,7 +32,7 @@ static bool check_line(struct rpc_forms *forms, struct span line) {
     CHECK(same_text(plain_batch, formed_batch));
     bool apply = shape == RPC_SINGLE && plain.code == RPC_OK && plain.method == RPC_APPLY;
     free(copy);
-    return apply && line.size <= RPC_FORM_LINE_BYTES_MAX && forms->misses == misses;
+    return apply && line.size <= RPC_FORM_LINE_BYTES_MAX && forms->dice == dice;
 }
 
 static bool check_text(struct rpc_forms *forms, const char *line) {
